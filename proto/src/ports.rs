@@ -1,0 +1,25 @@
+//! vsock ports and guest paths: fixed numbers and names on both sides of the MicroVM's wall.
+
+/// Host port (`<uds>_<port>` at the vsock backend) that the agent dials once to say that it is ready.
+pub const READY: u32 = 1024;
+/// Guest port of the agent's ttrpc service.
+pub const CONTROL: u32 = 1024;
+/// Guest port of process streams, one connection a stream.
+pub const STREAM: u32 = 1025;
+
+/// The guest's vsock context id. Each pod has a backend of its own, so the number need not differ.
+pub const GUEST_CID: u32 = 3;
+
+/// The virtio-fs tag of the pod's shared directory.
+pub const SHARE_TAG: &str = "share";
+/// Where the guest mounts the shared directory.
+pub const GUEST_SHARE: &str = "/run/a3s/share";
+/// Directory of the share that holds the EROFS layer files.
+pub const SHARE_LAYERS: &str = "layers";
+/// Directory of the share that holds volumes, one directory a container.
+pub const SHARE_VOLUMES: &str = "volumes";
+/// Directory of the share that holds root filesystems mounted by the host.
+pub const SHARE_ROOTFS: &str = "rootfs";
+
+/// The OCI mount type that names an object of the pod inside the guest (see `CreateContainerRequest.spec`).
+pub const POD_MOUNT_TYPE: &str = "pod";
