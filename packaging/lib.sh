@@ -3,7 +3,7 @@
 
 packaging=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(dirname "$packaging")
-cache=${A3S_BOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/a3s-box}
+cache=${A3S_BOX_CACHE:-$HOME/.cache/a3s-box}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 # The pinned Rust, in folders too that rust-toolchain.toml does not reach. Only rustup looks at it.
 RUSTUP_TOOLCHAIN=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$repository/rust-toolchain.toml")

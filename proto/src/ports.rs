@@ -23,3 +23,6 @@ pub const SHARE_ROOTFS: &str = "rootfs";
 
 /// The OCI mount type that names an object of the pod inside the guest (see `CreateContainerRequest.spec`).
 pub const POD_MOUNT_TYPE: &str = "pod";
+
+/// The path of a PID namespace entry that means "the one that the pod's containers share" (CRI mode POD).
+pub const POD_PID_NAMESPACE: &str = "pod:pid";
