@@ -1,0 +1,300 @@
+//! Making a container: root filesystem, specification, streams, init process.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use a3s_box_proto::ids::ContainerId;
+use oci_spec::runtime::{Linux, Mount, Spec};
+
+use super::{Container, Containers, State, process_spec, spec, spec::Pids, user};
+use crate::{
+    cgroup::Cgroup,
+    error::{Error, Failed, For, Object, Step, blocking},
+    init::sysctl,
+    paths,
+    process::{
+        Process,
+        pty::Pty,
+        reaper::Launch,
+        stdio::{self, Stdio},
+        zygote::{Conversation, Create, Reply, Request},
+    },
+    rootfs::{self, Rootfs, Storage, lookup::Root},
+};
+
+/// libcontainer's work, with a large margin for a host that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Its name.
+    pub id: ContainerId,
+    /// OCI runtime configuration, JSON.
+    pub spec: Vec<u8>,
+    /// Its root filesystem.
+    pub rootfs: rootfs::Wanted,
+    /// Where set, it replaces the specification's user.
+    pub user: Option<user::Wanted>,
+    /// It reads from the host.
+    pub stdin: bool,
+}
+
+/// What has been made of it on the file systems.
+struct Prepared {
+    spec: Spec,
+    rootfs: Rootfs,
+}
+
+impl Containers {
+    /// Makes a container, whose init process then waits for the start. Repeated, it answers the same again.
+    pub async fn create(&self, wanted: Wanted) -> Result<user::Resolved, Error> {
+        let fingerprint = super::fingerprint(&wanted);
+        let slot = self.slot(&wanted.id);
+        let mut place = slot.lock().await;
+        if let Some(existing) = &*place {
+            return if existing.fingerprint == fingerprint {
+                Ok(existing.user())
+            } else {
+                Err(Error::AlreadyExists(Object::Container(wanted.id)))
+            };
+        }
+        let id = wanted.id.clone();
+        let made = self.make(wanted, fingerprint).await;
+        let outcome = match made {
+            Ok(container) => {
+                let container = Arc::new(container);
+                self.map().insert(id.clone(), Arc::clone(&container));
+                tracing::info!(container = %id, pid = container.init.pid(), "created");
+                let user = container.user();
+                *place = Some(container);
+                Ok(user)
+            }
+            Err(error) => Err(error),
+        };
+        drop(place);
+        drop(slot);
+        self.tidy_slot(&id);
+        outcome
+    }
+
+    async fn make(&self, wanted: Wanted, fingerprint: u64) -> Result<Container, Error> {
+        let object = || Object::Container(wanted.id.clone());
+        let spec = spec::parse(&wanted.spec)?;
+        let pid_namespace = self.pid_namespace(spec::pids(&spec)?).await.map_err(|error| match error {
+            Error::Failed { source, .. } => Error::Failed { object: object(), source },
+            other => other,
+        })?;
+        let spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
+        let sysctls = sysctls(&wanted.spec);
+        let storage = Arc::clone(&self.storage);
+        let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
+        let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));
+        let prepared = blocking(prepare).await.of(object)??;
+        match self.launch(&wanted, &prepared).await.of(object) {
+            Ok((init, conversation)) => Ok(Container {
+                cgroup: Cgroup::of_container(&wanted.id),
+                id: wanted.id,
+                fingerprint,
+                spec: prepared.spec,
+                rootfs: prepared.rootfs,
+                init: Arc::new(init),
+                seccomp: OnceLock::new(),
+                execs: Mutex::new(HashMap::new()),
+                state: tokio::sync::RwLock::new(State::Created(conversation)),
+            }),
+            Err(error) => {
+                let (storage, id) = (Arc::clone(&self.storage), wanted.id.clone());
+                let undone = blocking(move || undo(&storage, &id, &prepared.rootfs)).await;
+                if let Err(error) = undone {
+                    tracing::error!(container = %wanted.id, "undo the creation: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The path of a PID namespace that the container joins; none for one of its own or the guest's.
+    async fn pid_namespace(&self, pids: Pids) -> Result<Option<PathBuf>, Error> {
+        let pid = match pids {
+            Pids::Own | Pids::Guest => return Ok(None),
+            Pids::Of(other) => self.get(&other)?.init.pid(),
+            Pids::Pod => self.shared_pid_namespace().await.of(|| Object::Sandbox)?,
+        };
+        Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
+    }
+
+    async fn shared_pid_namespace(&self) -> Result<i32, Failed> {
+        let mut shared = self.shared_pids.lock().await;
+        if let Some(pid) = *shared {
+            return Ok(pid);
+        }
+        let made = self.zygote.ask(&Request::Pause, &[])?.next().await?;
+        let pid = match made {
+            Some((Reply::Made(pid), _)) => pid,
+            other => return Err(unexpected("make the pod's PID namespace", other)),
+        };
+        *shared = Some(pid);
+        Ok(pid)
+    }
+
+    async fn launch(&self, wanted: &Wanted, prepared: &Prepared) -> Result<(Process, Conversation), Failed> {
+        let process =
+            prepared.spec.process().as_ref().ok_or_else(|| Failed::because("create", "no process"))?;
+        let (uid, gid) = (process.user().uid(), process.user().gid());
+        let terminal = process.terminal().unwrap_or(false);
+        let (stdio, ends) = if terminal {
+            (None, stdio::placeholders()?)
+        } else {
+            let (stdio, ends) = stdio::pipes(uid, gid, wanted.stdin)?;
+            (Some(stdio), ends)
+        };
+        let request = Request::Create(Create {
+            id: wanted.id.to_string(),
+            bundle: paths::bundle(&wanted.id),
+            terminal,
+            oom_score_adj: process.oom_score_adj().unwrap_or(0),
+        });
+        let launch = self.reaper.launch();
+        let conversation = {
+            let fds = ends.0.each_ref().map(AsFd::as_fd);
+            self.zygote.ask(&request, &fds)?
+        };
+        // Only the process's own copies may keep its pipes open.
+        drop(ends);
+        let made = tokio::time::timeout(PATIENCE, made(&conversation)).await;
+        let (pid, master) = made.map_err(|_| {
+            Failed::because("create the container's process", format!("no answer within {PATIENCE:?}"))
+        })??;
+        let stdio = match (stdio, master) {
+            (Some(stdio), _) => stdio,
+            (None, Some(master)) => Stdio::of_terminal(Pty::new(master, uid)?, wanted.stdin),
+            (None, None) => return Err(Failed::because("create the terminal", "the worker sent none")),
+        };
+        adopt(pid, &launch, stdio).map(|process| (process, conversation))
+    }
+}
+
+/// A process that cannot be watched is ended: nobody would ever learn of it.
+pub(super) fn adopt(pid: i32, launch: &Launch, stdio: Stdio) -> Result<Process, Failed> {
+    Process::adopt(pid, launch, stdio).inspect_err(|_| {
+        let _ = crate::sys::process::kill(pid, libc::SIGKILL);
+    })
+}
+
+/// Reads replies up to the process's id; a terminal may come first.
+async fn made(conversation: &Conversation) -> Result<(i32, Option<OwnedFd>), Failed> {
+    let mut terminal = None;
+    loop {
+        match conversation.next().await? {
+            Some((Reply::Terminal, Some(master))) => terminal = Some(master),
+            Some((Reply::Made(pid), _)) => return Ok((pid, terminal)),
+            other => return Err(unexpected("create the container's process", other)),
+        }
+    }
+}
+
+/// What a worker's answer means that does not fit.
+pub(super) fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) -> Failed {
+    match reply {
+        Some((Reply::Failed(failure), _)) => failure.into(),
+        Some((Reply::Program(message), _)) => Failed::because(step, message),
+        Some((Reply::Made(_) | Reply::Terminal, _)) => {
+            Failed::because(step, "a worker broke the order of replies")
+        }
+        None => Failed::because(step, "the worker ended without an answer"),
+    }
+}
+
+/// Kernel parameters of a specification: the pod's, since its namespaces are.
+fn sysctls(json: &[u8]) -> HashMap<String, String> {
+    let spec: Option<Spec> = serde_json::from_slice(json).ok();
+    let linux: Option<Linux> = spec.and_then(|spec| spec.linux().clone());
+    linux.and_then(|linux| linux.sysctl().clone()).unwrap_or_default()
+}
+
+/// All that waits for disks: mounts, user lookup, the bundle.
+fn prepare(
+    storage: &Storage,
+    id: &ContainerId,
+    wanted: &rootfs::Wanted,
+    user: Option<&user::Wanted>,
+    spec: Spec,
+    sysctls: &HashMap<String, String>,
+) -> Result<Prepared, Error> {
+    let object = || Object::Container(id.clone());
+    for (name, value) in sysctls {
+        sysctl::set(name, value).of(object)?;
+    }
+    let rootfs = match storage.mount(id, wanted) {
+        Ok(rootfs) => rootfs,
+        Err(error) => {
+            let _ = fs::remove_dir_all(paths::bundle(id));
+            return Err(error).of(object);
+        }
+    };
+    match complete(id, user, spec) {
+        Ok(spec) => Ok(Prepared { spec, rootfs }),
+        Err(error) => {
+            undo(storage, id, &rootfs).of(object)?;
+            Err(error)
+        }
+    }
+}
+
+fn complete(id: &ContainerId, user: Option<&user::Wanted>, mut spec: Spec) -> Result<Spec, Error> {
+    let object = || Object::Container(id.clone());
+    let root = Root::open(&paths::rootfs(id)).of(object)?;
+    if let Some(process) = spec.process_mut() {
+        let resolved = match user {
+            Some(wanted) => user::resolve(&root, wanted)?,
+            None => process_spec::user_of(process),
+        };
+        process_spec::set_user(process, &resolved, || user::home(&root, resolved.uid))?;
+        process_spec::normalise(process);
+        root.create_directories(process.cwd()).of(object)?;
+    }
+    for mount in spec.mounts().iter().flatten() {
+        check_source(mount).of(object)?;
+    }
+    let file = paths::bundle(id).join("config.json");
+    let json = serde_json::to_vec(&spec::for_libcontainer(&spec)?)
+        .step(|| format!("write {}", file.display()))
+        .of(object)?;
+    fs::write(&file, json).step(|| format!("write {}", file.display())).of(object)?;
+    Ok(spec)
+}
+
+/// libcontainer would only say that it could not prepare the root filesystem.
+fn check_source(mount: &Mount) -> Result<(), Failed> {
+    if let Some(source) = mount.source()
+        && spec::is_bind(mount)
+    {
+        fs::symlink_metadata(source)
+            .step(|| format!("mount {} at {}", source.display(), mount.destination().display()))?;
+    }
+    Ok(())
+}
+
+/// Removes what a creation that failed has left.
+fn undo(storage: &Storage, id: &ContainerId, rootfs: &Rootfs) -> Result<(), Failed> {
+    super::delete::clear_processes(&Cgroup::of_container(id))?;
+    super::delete::unmount_all(id)?;
+    super::delete::remove_files(storage, id, rootfs)
+}
+
+impl Container {
+    /// Who its init process runs as.
+    pub fn user(&self) -> user::Resolved {
+        self.spec
+            .process()
+            .as_ref()
+            .map_or(user::Resolved { uid: 0, gid: 0, groups: Vec::new() }, process_spec::user_of)
+    }
+}

@@ -1,0 +1,173 @@
+//! One more process in a running container.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use a3s_box_proto::ids::ExecId;
+use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec};
+
+use super::{Container, Containers, Exec, State, create, process_spec, user};
+use crate::{
+    cgroup,
+    error::{Error, Failed, For, Object, Step},
+    process::{
+        pty::Pty,
+        stdio::{self, Stdio},
+        zygote::{self, Conversation, Reply, Request},
+    },
+    rootfs::lookup::Root,
+};
+
+/// A process that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Its name.
+    pub id: ExecId,
+    /// OCI `process` object, JSON.
+    pub process: Vec<u8>,
+    /// It reads from the host.
+    pub stdin: bool,
+}
+
+impl Containers {
+    /// Runs a process; answers its id. Repeated, it answers the same again.
+    pub async fn exec(&self, container: &Arc<Container>, wanted: &Wanted) -> Result<i32, Error> {
+        let fingerprint = super::fingerprint(wanted);
+        let slot = Arc::clone(container.execs().entry(wanted.id.clone()).or_default());
+        let making = slot.making.lock().await;
+        if let Some(existing) = slot.made.get() {
+            return if existing.fingerprint == fingerprint {
+                Ok(existing.process.pid())
+            } else {
+                Err(Error::AlreadyExists(Object::Exec(container.id.clone(), wanted.id.clone())))
+            };
+        }
+        let made = self.make_exec(container, wanted).await;
+        if made.is_err() {
+            container.execs().remove(&wanted.id);
+        }
+        let process = Arc::new(made?);
+        let pid = process.pid();
+        let _ = slot.made.set(Exec { fingerprint, process });
+        drop(making);
+        tracing::debug!(container = %container.id, exec = %wanted.id, pid, "exec");
+        Ok(pid)
+    }
+
+    async fn make_exec(
+        &self,
+        container: &Arc<Container>,
+        wanted: &Wanted,
+    ) -> Result<crate::process::Process, Error> {
+        let object = || Object::Exec(container.id.clone(), wanted.id.clone());
+        // Held to the end: meanwhile nobody unmounts what the process will need.
+        let state = container.state.read().await;
+        if !matches!(*state, State::Started) || container.init.ended().is_some() {
+            return Err(container.precondition("it is not running"));
+        }
+        let base = container.spec.process().as_ref();
+        let base = base.ok_or_else(|| container.precondition("it has no process"))?;
+        let mut process = process_spec::for_exec(&wanted.process, base)?;
+        let resolved = process_spec::user_of(&process);
+        process_spec::set_user(&mut process, &resolved, || {
+            user::home(&Root::open(&container.root_path()).of(object)?, resolved.uid)
+        })?;
+        let running = self.run(container, &process, wanted.stdin).await.of(object)?;
+        running.map_err(|message| Error::Program { object: object(), message })
+    }
+
+    async fn run(
+        &self,
+        container: &Container,
+        process: &ProcessSpec,
+        stdin: bool,
+    ) -> Result<Result<crate::process::Process, String>, Failed> {
+        let (uid, gid) = (process.user().uid(), process.user().gid());
+        let terminal = process.terminal().unwrap_or(false);
+        let (stdio, ends) = if terminal {
+            (None, stdio::placeholders()?)
+        } else {
+            let (stdio, ends) = stdio::pipes(uid, gid, stdin)?;
+            (Some(stdio), ends)
+        };
+        // A container may have moved its init process below its own cgroup, which then takes no processes itself.
+        let directory = cgroup::of_process(container.init.pid())?;
+        let cgroup: OwnedFd = File::open(&directory).step(|| format!("open {}", directory.display()))?.into();
+        let request = Request::Exec(Box::new(request(container, process)));
+        let launch = self.reaper.launch();
+        let conversation = {
+            let [input, output, error] = ends.0.each_ref().map(AsFd::as_fd);
+            let fds = [input, output, error, container.init.handle().as_fd(), cgroup.as_fd()];
+            self.zygote.ask(&request, &fds)?
+        };
+        drop(ends);
+        let (pid, master) = match outcome(&conversation).await? {
+            Ok(made) => made,
+            Err(message) => return Ok(Err(message)),
+        };
+        let stdio = match (stdio, master) {
+            (Some(stdio), _) => stdio,
+            (None, Some(master)) => Stdio::of_terminal(Pty::new(master, uid)?, stdin),
+            (None, None) => return Err(Failed::because("open a terminal", "the process sent none")),
+        };
+        create::adopt(pid, &launch, stdio).map(Ok)
+    }
+}
+
+/// Reads replies to their end, which is the program's beginning. The order of the worker's and its child's is open.
+async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<OwnedFd>), String>, Failed> {
+    let (mut pid, mut terminal) = (None, None);
+    loop {
+        match conversation.next().await? {
+            Some((Reply::Made(made), _)) => pid = Some(made),
+            Some((Reply::Terminal, Some(master))) => terminal = Some(master),
+            Some((Reply::Program(message), _)) => return Ok(Err(message)),
+            None => match pid {
+                Some(pid) => return Ok(Ok((pid, terminal))),
+                None => return Err(create::unexpected("make the process", None)),
+            },
+            other => return Err(create::unexpected("make the process", other)),
+        }
+    }
+}
+
+fn request(container: &Container, process: &ProcessSpec) -> zygote::Exec {
+    let size = process.console_size().map(|size| (clamp(size.width()), clamp(size.height())));
+    zygote::Exec {
+        arguments: process.args().clone().unwrap_or_default(),
+        environment: process.env().clone().unwrap_or_default(),
+        directory: process.cwd().clone(),
+        user: process.user().clone(),
+        capabilities: process.capabilities().clone(),
+        rlimits: process.rlimits().clone().unwrap_or_default(),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp: container.filter(),
+        namespaces: namespaces(container),
+        terminal: process.terminal().unwrap_or(false).then_some(size),
+        oom_score_adj: process.oom_score_adj().unwrap_or(0),
+    }
+}
+
+fn clamp(size: u64) -> u16 {
+    u16::try_from(size).unwrap_or(u16::MAX)
+}
+
+/// What of the container's is not the agent's.
+fn namespaces(container: &Container) -> i32 {
+    let linux = container.spec.linux().as_ref();
+    let entries = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    entries.fold(0, |flags, entry| {
+        flags
+            | match entry.typ() {
+                LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+                LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+                LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+                LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+                LinuxNamespaceType::Time => 0x80,
+                LinuxNamespaceType::Network | LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts => 0,
+            }
+    })
+}

@@ -1,0 +1,326 @@
+//! The host's OCI specification becomes the guest's: what names the pod or the host is resolved here.
+
+use std::path::PathBuf;
+
+use a3s_box_proto::{ids::ContainerId, ports::POD_MOUNT_TYPE};
+use oci_spec::runtime::{
+    Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction,
+    LinuxSeccompOperator, Mount, Root, RootBuilder, Spec,
+};
+
+use super::process_spec;
+use crate::{error::Error, paths, volume};
+
+/// Which processes a container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pids {
+    /// Its own.
+    Own,
+    /// The whole guest's.
+    Guest,
+    /// Those of the pod's containers that share them.
+    Pod,
+    /// Those of another container.
+    Of(ContainerId),
+}
+
+/// Reads a specification and refuses what the guest cannot do.
+pub fn parse(json: &[u8]) -> Result<Spec, Error> {
+    let spec: Spec = serde_json::from_slice(json).map_err(|error| Error::invalid("spec", error))?;
+    let wrong = |why: &str| Err(Error::invalid("spec", why));
+    if !spec.version().starts_with("1.") {
+        return Err(Error::invalid("spec", format!("OCI version {:?} is not 1.x", spec.version())));
+    }
+    let Some(process) = spec.process() else { return wrong("it has no process") };
+    process_spec::check(process)?;
+    if spec.linux().is_none() {
+        return wrong("it has no linux section");
+    }
+    // They are programs of the host; leaving them out silently would break what they were meant for.
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        let lists = [
+            hooks.create_runtime(),
+            hooks.create_container(),
+            hooks.start_container(),
+            hooks.poststart(),
+            hooks.poststop(),
+        ];
+        lists.into_iter().flatten().any(|list| !list.is_empty())
+    });
+    if hooks {
+        return wrong("hooks are programs of the host and cannot run in the guest");
+    }
+    Ok(spec)
+}
+
+/// Which processes the container shall see, by its namespaces.
+pub fn pids(spec: &Spec) -> Result<Pids, Error> {
+    let Some(entry) = namespaces(spec).find(|entry| entry.typ() == LinuxNamespaceType::Pid) else {
+        return Ok(Pids::Guest);
+    };
+    let Some(path) = entry.path().as_ref().map(|path| path.to_string_lossy()) else {
+        return Ok(Pids::Own);
+    };
+    match path.strip_prefix("container:") {
+        Some(id) => id.parse().map(Pids::Of).map_err(|error| Error::invalid("PID namespace", error)),
+        None => Ok(Pids::Pod),
+    }
+}
+
+fn namespaces(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
+    spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten()
+}
+
+/// Makes it fit for the guest. `pid_namespace` is a path where the container shares somebody's processes.
+pub fn adapt(mut spec: Spec, id: &ContainerId, pid_namespace: Option<PathBuf>) -> Result<Spec, Error> {
+    let readonly = spec.root().as_ref().and_then(Root::readonly).unwrap_or(false);
+    let root = RootBuilder::default()
+        .path(paths::rootfs(id))
+        .readonly(readonly)
+        .build()
+        .map_err(|error| Error::invalid("spec", error))?;
+    spec.set_root(Some(root));
+    // The names are the pod's.
+    spec.set_hostname(None);
+    spec.set_domainname(None);
+    spec.set_hooks(None);
+    if let Some(mounts) = spec.mounts_mut() {
+        mounts.iter_mut().try_for_each(adapt_mount)?;
+    }
+    if let Some(linux) = spec.linux_mut() {
+        adapt_linux(linux, id, pid_namespace)?;
+    }
+    Ok(spec)
+}
+
+fn adapt_linux(linux: &mut Linux, id: &ContainerId, pid_namespace: Option<PathBuf>) -> Result<(), Error> {
+    linux.set_cgroups_path(Some(PathBuf::from(format!("/pod/{id}"))));
+    let entries = linux.namespaces().clone().unwrap_or_default();
+    linux.set_namespaces(Some(adapt_namespaces(&entries, pid_namespace)?));
+    // Set for the pod by the agent, which owns these namespaces.
+    linux.set_sysctl(None);
+    linux.set_intel_rdt(None);
+    linux.set_net_devices(None);
+    linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)
+}
+
+/// Network, IPC and UTS are the pod's: those of the agent, from which every process descends.
+fn adapt_namespaces(
+    entries: &[LinuxNamespace],
+    pid_namespace: Option<PathBuf>,
+) -> Result<Vec<LinuxNamespace>, Error> {
+    let own = |kind| entries.iter().any(|entry| entry.typ() == kind);
+    let mut kinds = vec![(LinuxNamespaceType::Mount, None), (LinuxNamespaceType::Cgroup, None)];
+    if own(LinuxNamespaceType::Pid) {
+        kinds.push((LinuxNamespaceType::Pid, pid_namespace));
+    }
+    for kind in [LinuxNamespaceType::User, LinuxNamespaceType::Time] {
+        if own(kind) {
+            kinds.push((kind, None));
+        }
+    }
+    let build = |(kind, path): (LinuxNamespaceType, Option<PathBuf>)| {
+        let mut builder = LinuxNamespaceBuilder::default().typ(kind);
+        if let Some(path) = path {
+            builder = builder.path(path);
+        }
+        builder.build().map_err(|error| Error::invalid("namespaces", error))
+    };
+    kinds.into_iter().map(build).collect()
+}
+
+/// Whether a mount shows something that exists already.
+pub fn is_bind(mount: &Mount) -> bool {
+    let binds = |option: &String| option == "bind" || option == "rbind";
+    mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(binds)
+}
+
+fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
+    let wrong = |why: String| Error::invalid("mount", why);
+    let destination = mount.destination().display().to_string();
+    if !mount.destination().is_absolute() || destination.contains('\0') {
+        return Err(wrong(format!("destination {destination:?} is not an absolute path")));
+    }
+    if mount.typ().as_deref() == Some(POD_MOUNT_TYPE) {
+        let name = mount.source().as_ref().map(|source| source.to_string_lossy().into_owned());
+        let source = name.as_deref().and_then(volume::object).ok_or_else(|| {
+            wrong(format!("{destination}: the pod has no object {:?}", name.unwrap_or_default()))
+        })?;
+        mount.set_source(Some(source));
+        mount.set_typ(Some("bind".to_owned()));
+        let mut options = mount.options().clone().unwrap_or_default();
+        if !options.iter().any(|option| option == "bind" || option == "rbind") {
+            options.insert(0, "rbind".to_owned());
+        }
+        mount.set_options(Some(options));
+        return Ok(());
+    }
+    let source_is_sound = |source: &PathBuf| {
+        source.is_absolute() && !source.components().any(|part| part == std::path::Component::ParentDir)
+    };
+    if is_bind(mount) && !mount.source().as_ref().is_some_and(source_is_sound) {
+        let source = mount.source().clone().unwrap_or_default();
+        return Err(wrong(format!("{destination}: source {:?} is not an absolute path", source.display())));
+    }
+    Ok(())
+}
+
+/// There is nobody in the guest whom a system call could be reported to.
+fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<(), Error> {
+    let notifies = |action: LinuxSeccompAction| action == LinuxSeccompAction::ScmpActNotify;
+    let mut rules = seccomp.syscalls().iter().flatten();
+    if notifies(seccomp.default_action()) || rules.any(|rule| notifies(rule.action())) {
+        return Err(Error::invalid(
+            "seccomp profile",
+            "SCMP_ACT_NOTIFY needs an agent, and the guest has none",
+        ));
+    }
+    Ok(())
+}
+
+/// The specification as libcontainer has to read it.
+pub fn for_libcontainer(spec: &Spec) -> Result<Spec, Error> {
+    let mut spec = spec.clone();
+    if let Some(process) = spec.process_mut() {
+        // The worker has set it already, and knows what to do where that is refused.
+        process.set_oom_score_adj(None);
+    }
+    if let Some(linux) = spec.linux_mut()
+        && let Some(seccomp) = linux.seccomp()
+    {
+        let seccomp = swap_masks(seccomp)?;
+        linux.set_seccomp(Some(seccomp));
+    }
+    Ok(spec)
+}
+
+/// libcontainer 0.7 takes `valueTwo` of a masked comparison for the mask and `value` for what it is compared with;
+/// runc and containerd's profiles have them the other way round. Unchanged, the default profile's rule for clone(2)
+/// has the mask 0 and no longer keeps a container from making namespaces.
+fn swap_masks(seccomp: &LinuxSeccomp) -> Result<LinuxSeccomp, Error> {
+    let masked = |operator: LinuxSeccompOperator| operator == LinuxSeccompOperator::ScmpCmpMaskedEq;
+    let mut arguments = seccomp.syscalls().iter().flatten().flat_map(|rule| rule.args().iter().flatten());
+    if !arguments.any(|argument| masked(argument.op())) {
+        return Ok(seccomp.clone());
+    }
+    // The types have no setters for these fields.
+    let wrong = |error: serde_json::Error| Error::invalid("seccomp profile", error);
+    let mut json = serde_json::to_value(seccomp).map_err(wrong)?;
+    let arguments = json["syscalls"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule.get_mut("args")?.as_array_mut())
+        .flatten();
+    for argument in arguments.filter(|argument| argument["op"] == "SCMP_CMP_MASKED_EQ") {
+        let (mask, value) = (argument["value"].clone(), argument["valueTwo"].clone());
+        argument["value"] = if value.is_null() { 0.into() } else { value };
+        argument["valueTwo"] = mask;
+    }
+    serde_json::from_value(json).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxNamespaceType as Kind;
+    use serde_json::{Value, json};
+    use std::path::Path;
+
+    use super::*;
+
+    fn id() -> ContainerId {
+        "c1".parse().unwrap()
+    }
+
+    fn spec(change: impl FnOnce(&mut Value)) -> Result<Spec, String> {
+        let mut json = json!({
+            "ociVersion": "1.2.0",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/"},
+            "root": {"path": "/host/rootfs", "readonly": true},
+            "hostname": "x",
+            "linux": {
+                "cgroupsPath": "/kubepods/a",
+                "sysctl": {"net.core.somaxconn": "1"},
+                "namespaces": [
+                    {"type": "pid"}, {"type": "mount"}, {"type": "network", "path": "/proc/7/ns/net"},
+                    {"type": "ipc", "path": "/proc/7/ns/ipc"}, {"type": "uts"}
+                ]
+            }
+        });
+        change(&mut json);
+        parse(json.to_string().as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_pods_namespaces_are_the_agents_and_the_rest_is_the_containers() {
+        let adapted = adapt(spec(|_| {}).unwrap(), &id(), None).unwrap();
+        let linux = adapted.linux().as_ref().unwrap();
+        let kinds: Vec<Kind> = linux.namespaces().as_ref().unwrap().iter().map(LinuxNamespace::typ).collect();
+        assert_eq!(kinds, [Kind::Mount, Kind::Cgroup, Kind::Pid]);
+        assert_eq!(linux.cgroups_path().as_deref(), Some(Path::new("/pod/c1")));
+        assert_eq!(*linux.sysctl(), None);
+        assert_eq!(*adapted.hostname(), None);
+        let root = adapted.root().as_ref().unwrap();
+        assert_eq!(root.path(), Path::new("/run/a3s/containers/c1/rootfs"));
+        assert_eq!(root.readonly(), Some(true));
+    }
+
+    #[test]
+    fn processes_are_seen_as_the_namespaces_say() {
+        let with =
+            |entries: Value| pids(&spec(|json| json["linux"]["namespaces"] = entries).unwrap()).unwrap();
+        assert_eq!(with(json!([{"type": "pid"}])), Pids::Own);
+        assert_eq!(with(json!([])), Pids::Guest);
+        assert_eq!(with(json!([{"type": "pid", "path": "/proc/12/ns/pid"}])), Pids::Pod);
+        assert_eq!(with(json!([{"type": "pid", "path": "pod:pid"}])), Pids::Pod);
+        assert_eq!(with(json!([{"type": "pid", "path": "container:web"}])), Pids::Of("web".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_pods_objects_are_mounted_from_where_they_lie() {
+        let with = |mount: Value| {
+            adapt(spec(|json| json["mounts"] = json!([mount])).unwrap(), &id(), None)
+                .map(|spec| spec.mounts().as_ref().unwrap()[0].clone())
+                .map_err(|error| error.to_string())
+        };
+        let mount =
+            with(json!({"destination": "/etc/hosts", "type": "pod", "source": "hosts", "options": ["ro"]}));
+        let mount = mount.unwrap();
+        assert_eq!(mount.source().as_deref(), Some(Path::new("/run/a3s/pod/hosts")));
+        assert_eq!(mount.typ().as_deref(), Some("bind"));
+        assert_eq!(mount.options().as_ref().unwrap(), &["rbind", "ro"]);
+        for bad in [
+            json!({"destination": "/x", "type": "pod", "source": "../secret"}),
+            json!({"destination": "x", "type": "tmpfs"}),
+            json!({"destination": "/x", "type": "bind", "source": "relative"}),
+            json!({"destination": "/x", "source": "/a/../b", "options": ["rbind"]}),
+        ] {
+            assert!(with(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_guest_cannot_do_is_refused() {
+        assert!(spec(|json| json["ociVersion"] = json!("2.0.0")).is_err());
+        assert!(spec(|json| json["process"] = Value::Null).is_err());
+        assert!(spec(|json| json["process"]["args"] = json!([])).is_err());
+        assert!(spec(|json| json["process"]["env"] = json!(["A=\u{0}"])).is_err());
+        let hooks = json!({"poststop": [{"path": "/bin/true"}]});
+        assert!(spec(|json| json["hooks"] = hooks).unwrap_err().contains("hooks"));
+        assert!(parse(b"{").is_err());
+    }
+
+    #[test]
+    fn a_masked_comparison_is_turned_for_libcontainer() {
+        let seccomp = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{
+            "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": 2114060288u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
+        }]});
+        let spec = spec(|json| json["linux"]["seccomp"] = seccomp).unwrap();
+        let adapted = adapt(spec, &id(), None).unwrap();
+        let adapted = for_libcontainer(&adapted).unwrap();
+        let seccomp = adapted.linux().as_ref().unwrap().seccomp().as_ref().unwrap();
+        let argument = seccomp.syscalls().as_ref().unwrap()[0].args().as_ref().unwrap()[0];
+        assert_eq!((argument.value(), argument.value_two()), (0, Some(2_114_060_288)));
+    }
+}

@@ -1,0 +1,253 @@
+//! What the pod and its containers use, as the kernel counts it, and the limits that can be changed.
+
+use std::{fs, sync::Arc};
+
+use a3s_box_proto::ids::ContainerId;
+use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager};
+use oci_spec::runtime::LinuxResources;
+
+use super::{Container, Containers};
+use crate::{
+    cgroup::{Cgroup, limit_of, value_of},
+    error::{Error, Failed, For, blocking},
+    paths,
+    sys::quota::Usage,
+};
+
+/// Processor time in microseconds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cpu {
+    /// All of it.
+    pub usage: u64,
+    /// In programs.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+    /// Periods of the limit, those in which it was reached, and the time lost by it.
+    pub throttling: [u64; 3],
+}
+
+/// Memory in bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// In use.
+    pub usage: u64,
+    /// 0 is none.
+    pub limit: u64,
+    /// Of programs.
+    pub anon: u64,
+    /// Of files.
+    pub file: u64,
+    /// Of files that could be dropped at once.
+    pub inactive_file: u64,
+    /// Page faults, and those that read a disk.
+    pub faults: [u64; 2],
+    /// Swapped out.
+    pub swap: u64,
+    /// 0 is none.
+    pub swap_limit: u64,
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
+}
+
+/// Counters of a network device.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Bytes, packets, errors.
+    pub received: [u64; 3],
+    /// The same.
+    pub sent: [u64; 3],
+}
+
+/// A container's figures.
+#[derive(Debug, Clone)]
+pub struct ContainerFigures {
+    /// Whose.
+    pub id: ContainerId,
+    /// Processor.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: Memory,
+    /// Processes and threads.
+    pub processes: u64,
+    /// 0 is none.
+    pub processes_limit: u64,
+    /// Its writable layer.
+    pub writable: Usage,
+}
+
+/// The guest's.
+#[derive(Debug, Default, Clone)]
+pub struct PodFigures {
+    /// Each container's.
+    pub containers: Vec<ContainerFigures>,
+    /// All processors.
+    pub cpu: Cpu,
+    /// All memory.
+    pub memory: Memory,
+    /// Network devices but the loopback.
+    pub interfaces: Vec<Interface>,
+    /// Processes and threads of the guest.
+    pub processes: u64,
+}
+
+fn cpu(stat: &str) -> Cpu {
+    let value = |key| value_of(stat, key).unwrap_or(0);
+    Cpu {
+        usage: value("usage_usec"),
+        user: value("user_usec"),
+        system: value("system_usec"),
+        throttling: [value("nr_periods"), value("nr_throttled"), value("throttled_usec")],
+    }
+}
+
+fn memory(cgroup: &Cgroup) -> Memory {
+    let stat = cgroup.read("memory.stat");
+    let value = |key| value_of(&stat, key).unwrap_or(0);
+    let number = |file: &str| limit_of(&cgroup.read(file)).unwrap_or(0);
+    Memory {
+        usage: number("memory.current"),
+        limit: number("memory.max"),
+        anon: value("anon"),
+        file: value("file"),
+        inactive_file: value("inactive_file"),
+        faults: [value("pgfault"), value("pgmajfault")],
+        swap: number("memory.swap.current"),
+        swap_limit: number("memory.swap.max"),
+        oom_kills: cgroup.oom_kills(),
+    }
+}
+
+/// A line of /proc/meminfo, in bytes.
+fn meminfo(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// The root cgroup has no memory files; the machine's are its.
+fn guest_memory(info: &str, vmstat: &str) -> Memory {
+    let value = |key| meminfo(info, key);
+    let event = |key| value_of(vmstat, key).unwrap_or(0);
+    Memory {
+        usage: value("MemTotal").saturating_sub(value("MemFree")),
+        limit: value("MemTotal"),
+        anon: value("AnonPages"),
+        file: value("Cached") + value("Buffers"),
+        inactive_file: value("Inactive(file)"),
+        faults: [event("pgfault"), event("pgmajfault")],
+        swap: value("SwapTotal").saturating_sub(value("SwapFree")),
+        swap_limit: value("SwapTotal"),
+        oom_kills: event("oom_kill"),
+    }
+}
+
+/// The table of /proc/net/dev, without the loopback.
+fn interfaces(table: &str) -> Vec<Interface> {
+    let parse = |line: &str| {
+        let (name, counters) = line.split_once(':')?;
+        let counters: Vec<u64> =
+            counters.split_ascii_whitespace().map_while(|text| text.parse().ok()).collect();
+        let at = |index: usize| counters.get(index).copied().unwrap_or(0);
+        let [received, sent] = [0, 8].map(|first| [at(first), at(first + 1), at(first + 2)]);
+        Some(Interface { name: name.trim().to_owned(), received, sent })
+    };
+    table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
+}
+
+impl Container {
+    fn figures(&self) -> ContainerFigures {
+        let number = |file: &str| limit_of(&self.cgroup.read(file)).unwrap_or(0);
+        ContainerFigures {
+            id: self.id.clone(),
+            cpu: cpu(&self.cgroup.read("cpu.stat")),
+            memory: memory(&self.cgroup),
+            processes: number("pids.current"),
+            processes_limit: number("pids.max"),
+            writable: self.rootfs.usage().unwrap_or_else(|error| {
+                tracing::warn!(container = %self.id, "{error}");
+                Usage::default()
+            }),
+        }
+    }
+
+    /// Sets limits of the running container.
+    pub async fn update(self: &Arc<Self>, resources: &[u8]) -> Result<(), Error> {
+        let mut resources: LinuxResources =
+            serde_json::from_slice(resources).map_err(|error| Error::invalid("resources", error))?;
+        // libcgroups replaces the device filter with each change: without rules by one that allows nearly nothing.
+        let own = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        resources.set_devices(own.and_then(|own| own.devices().clone()));
+        let id = self.id.clone();
+        blocking(move || apply(&id, &resources)).await.of(|| self.object())
+    }
+}
+
+fn apply(id: &ContainerId, resources: &LinuxResources) -> Result<(), Failed> {
+    let failed =
+        |error: &dyn std::fmt::Display| Failed::because("set the cgroup's limits", error.to_string());
+    let config = CgroupConfig {
+        cgroup_path: format!("/pod/{id}").into(),
+        systemd_cgroup: false,
+        container_name: id.to_string(),
+    };
+    let manager = create_cgroup_manager(config).map_err(|error| failed(&error))?;
+    let options =
+        ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
+    manager.apply(&options).map_err(|error| failed(&error))
+}
+
+impl Containers {
+    /// All figures of this moment.
+    pub async fn stats(&self) -> Result<PodFigures, Failed> {
+        let containers = self.all();
+        blocking(move || {
+            let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+            let load = read("/proc/loadavg");
+            Ok(PodFigures {
+                containers: containers.iter().map(|container| container.figures()).collect(),
+                cpu: cpu(&read(&format!("{}/cpu.stat", paths::CGROUPS))),
+                memory: guest_memory(&read("/proc/meminfo"), &read("/proc/vmstat")),
+                interfaces: interfaces(&read("/proc/net/dev")),
+                processes: processes(&load).unwrap_or(0),
+            })
+        })
+        .await
+    }
+}
+
+/// The fourth field of /proc/loadavg: running and existing tasks.
+fn processes(load: &str) -> Option<u64> {
+    load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        let stat = "usage_usec 900\nuser_usec 600\nsystem_usec 300\nnr_periods 4\nnr_throttled 2\nthrottled_usec 7\n";
+        assert_eq!(cpu(stat), Cpu { usage: 900, user: 600, system: 300, throttling: [4, 2, 7] });
+        assert_eq!(cpu(""), Cpu::default());
+
+        let info =
+            "MemTotal:         246012 kB\nMemFree:   100 kB\nInactive(file):   12 kB\nInactive:  99 kB\n";
+        let memory = guest_memory(info, "pgfault 5\npgmajfault 1\noom_kill 3\n");
+        assert_eq!(memory.limit, 246_012 * 1024);
+        assert_eq!(memory.inactive_file, 12 * 1024);
+        assert_eq!((memory.faults, memory.oom_kills), ([5, 1], 3));
+
+        let table = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:    2000      20    3    0    0     0          0         0     4000      40    5    0    0     0       0          0
+";
+        let eth0 = Interface { name: "eth0".to_owned(), received: [2000, 20, 3], sent: [4000, 40, 5] };
+        assert_eq!(interfaces(table), [eth0]);
+        assert_eq!(processes("0.00 0.01 0.05 1/63 812\n"), Some(63));
+    }
+}

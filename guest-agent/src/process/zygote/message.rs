@@ -1,0 +1,183 @@
+//! What PID 1 and a worker say to each other.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, Write},
+    os::fd::{OwnedFd, RawFd},
+    path::PathBuf,
+};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, User};
+use serde::{Deserialize, Serialize};
+
+use super::{create, exec, is_message_socket, pause};
+use crate::{
+    error::{Failed, Step},
+    process::seccomp::Filter,
+    sys::{socket, tty},
+};
+
+/// A request's JSON has at most so many bytes: the kernel's limit for arguments and environment, and room.
+const MAX_REQUEST: u64 = 16 << 20;
+/// A reply's.
+pub const MAX_REPLY: usize = 16 << 10;
+
+/// What is asked of a worker. Descriptors travel beside it: request, replies, then what the variant says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Make a container. Descriptors: stdin, stdout, stderr.
+    Create(Create),
+    /// Run one more process. Descriptors: stdin, stdout, stderr, the init process, the cgroup's directory.
+    Exec(Box<Exec>),
+    /// Make the init process of a PID namespace that containers share.
+    Pause,
+}
+
+/// A container whose configuration lies in its bundle.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Create {
+    /// Its id.
+    pub id: String,
+    /// The directory of its config.json.
+    pub bundle: PathBuf,
+    /// It has a terminal; the worker sends it.
+    pub terminal: bool,
+    /// How willingly the kernel kills it.
+    pub oom_score_adj: i32,
+}
+
+/// A process in a running container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments.
+    pub arguments: Vec<String>,
+    /// `NAME=value`.
+    pub environment: Vec<String>,
+    /// Working directory.
+    pub directory: PathBuf,
+    /// User and groups by number.
+    pub user: User,
+    /// None: all that the container's PID 1 could have.
+    pub capabilities: Option<LinuxCapabilities>,
+    /// Limits.
+    pub rlimits: Vec<PosixRlimit>,
+    /// No program may gain privileges.
+    pub no_new_privileges: bool,
+    /// The container's profile.
+    pub seccomp: Option<Filter>,
+    /// CLONE_NEW* flags of the namespaces to enter.
+    pub namespaces: i32,
+    /// It gets a terminal of this size (if one is stated).
+    pub terminal: Option<Option<(u16, u16)>>,
+    /// How willingly the kernel kills it.
+    pub oom_score_adj: i32,
+}
+
+/// What a worker, or the process that it makes, answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// The process exists; this is its id.
+    Made(i32),
+    /// The master end of its terminal travels beside this.
+    Terminal,
+    /// A step failed.
+    Failed(Failure),
+    /// The program cannot be run.
+    Program(String),
+}
+
+/// A failed step.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What was tried.
+    pub step: String,
+    /// Why not.
+    pub cause: String,
+}
+
+impl Failure {
+    /// In the system's words.
+    pub fn new(step: impl Into<String>, cause: &dyn std::fmt::Display) -> Self {
+        Self { step: step.into(), cause: cause.to_string() }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::because(failure.step, failure.cause)
+    }
+}
+
+/// Adds the step to a result inside a worker.
+pub trait During<T> {
+    /// Names the step.
+    fn during(self, step: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: std::fmt::Display> During<T> for Result<T, E> {
+    fn during(self, step: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(step, &error))
+    }
+}
+
+/// Writes a request where a worker reads it: descriptors have no limit of length that a message has.
+pub fn write(request: &Request) -> Result<OwnedFd, Failed> {
+    let step = || "write a request for the zygote".to_owned();
+    let fd = memfd_create("request", MFdFlags::MFD_CLOEXEC).step(step)?;
+    let mut file = File::from(fd);
+    let json = serde_json::to_vec(request).step(step)?;
+    file.write_all(&json).step(step)?;
+    Ok(file.into())
+}
+
+fn read(request: OwnedFd) -> io::Result<Request> {
+    let mut file = File::from(request);
+    file.rewind()?;
+    let mut json = Vec::new();
+    file.take(MAX_REQUEST).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+/// Sends a reply, with a descriptor where one belongs to it.
+pub fn reply(socket: &OwnedFd, reply: &Reply, fd: Option<RawFd>) -> io::Result<()> {
+    let mut json = serde_json::to_vec(reply)?;
+    if json.len() > MAX_REPLY {
+        let cut = Failure::new("report an error", &"the report is too long");
+        json = serde_json::to_vec(&Reply::Failed(cut))?;
+    }
+    socket::send(socket, &json, fd.as_slice())
+}
+
+/// The worker's whole life; returns its exit code.
+pub fn answer(fds: Vec<OwnedFd>) -> i32 {
+    let mut fds = fds.into_iter();
+    let (Some(request), Some(replies)) = (fds.next(), fds.next()) else { return 1 };
+    if !is_message_socket(&replies) {
+        return 1;
+    }
+    let outcome = read(request).during("read the request").and_then(|request| match request {
+        Request::Create(request) => create::run(&request, fds, &replies),
+        Request::Exec(request) => exec::run(&request, fds, &replies),
+        Request::Pause => pause::run(&replies),
+    });
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            let _ = reply(&replies, &Reply::Failed(failure), None);
+            1
+        }
+    }
+}
+
+/// A second descriptor for the same socket, for a process that outlives the worker.
+pub fn duplicate(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
+    socket.try_clone().during("duplicate the replies' socket")
+}
+
+impl Exec {
+    /// The terminal's first size.
+    pub fn terminal_size(&self) -> Option<tty::Size> {
+        self.terminal.flatten().map(|(width, height)| tty::Size { width, height })
+    }
+}

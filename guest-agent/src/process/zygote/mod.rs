@@ -1,0 +1,90 @@
+//! A copy of PID 1, forked before there were threads, from which all processes of containers descend.
+//!
+//! libcontainer hangs in a threaded process, and so may anything that forks one. The zygote has one thread, and its
+//! pages and translated code are warm already where a fresh program would have to be loaded.
+//!
+//! ```text
+//! PID 1 ── request: one message, with the descriptors of `fds` ──▶ zygote ── fork ──▶ worker
+//! PID 1 ◀── replies: messages on a socket of the request's own ───────────────────── worker and its child
+//! ```
+//!
+//! The replies' socket is inherited up to the container's program and closed when that is executed. So its end means
+//! success, and an error after the fork has a way home.
+
+mod client;
+mod create;
+mod exec;
+mod message;
+mod pause;
+
+use std::os::fd::OwnedFd;
+
+pub use client::{Conversation, Zygote};
+pub use message::{Create, Exec, Failure, Reply, Request};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::{
+    error::{Failed, Step},
+    init::console,
+    sys::{
+        process::{self, Fork},
+        socket,
+    },
+};
+
+/// The zygote's own reaper ignores its workers' statuses: their replies say all.
+///
+/// # Safety
+/// The calling process must have one thread only.
+pub unsafe fn spawn() -> Result<Zygote, Failed> {
+    let (ours, theirs) = socket::pair().step(|| "make the zygote's socket".to_owned())?;
+    // SAFETY: the caller promises a single thread.
+    match unsafe { process::fork() }.step(|| "fork the zygote".to_owned())? {
+        Fork::Parent(pid) => Ok(Zygote::new(pid, ours)),
+        Fork::Child => {
+            drop(ours);
+            console::not_init();
+            process::set_name(c"zygote");
+            serve(&theirs)
+        }
+    }
+}
+
+fn serve(requests: &OwnedFd) -> ! {
+    process::set_ignored(libc::SIGCHLD, true);
+    let mut byte = [0u8; 1];
+    loop {
+        match socket::receive(requests, &mut byte) {
+            Ok((0, _)) => process::exit(0),
+            Ok((_, fds)) => start_worker(fds),
+            Err(error) => {
+                tracing::error!("zygote: receive a request: {error}");
+                process::exit(1);
+            }
+        }
+    }
+}
+
+fn start_worker(mut fds: Vec<OwnedFd>) {
+    // SAFETY: the zygote has never had a second thread.
+    match unsafe { process::fork() } {
+        Ok(Fork::Parent(_)) => {}
+        Ok(Fork::Child) => {
+            process::set_name(c"worker");
+            process::default_signals();
+            process::exit(message::answer(fds));
+        }
+        Err(error) => {
+            // The second descriptor is the replies' socket: the asker shall learn why.
+            if fds.len() > 1 {
+                let failure = Failure::new("fork a worker", &error);
+                let _ = message::reply(&fds.swap_remove(1), &Reply::Failed(failure), None);
+            }
+        }
+    }
+}
+
+/// Whether a descriptor is a message socket: a worker trusts no order of descriptors blindly.
+fn is_message_socket(fd: &OwnedFd) -> bool {
+    getsockopt(fd, sockopt::SockType).is_ok_and(|kind| kind == nix::sys::socket::SockType::SeqPacket)
+}

@@ -1,0 +1,98 @@
+//! Looking into a container's root filesystem as the container itself would see it: a symbolic link of the image
+//! leads to somewhere in the image, never into the guest.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    sys::stat::{Mode, mkdirat},
+};
+
+use crate::error::{Failed, Step};
+
+/// A container's root.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+impl Root {
+    /// Opens it.
+    pub fn open(path: &Path) -> Result<Self, Failed> {
+        let root = File::open(path).step(|| format!("open {}", path.display()))?;
+        Ok(Self(root.into()))
+    }
+
+    fn open_inside(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(&self.0, path, how)
+    }
+
+    /// The text of a regular file; empty if there is none. More than `limit` bytes are refused.
+    pub fn read(&self, path: &str, limit: u64) -> Result<String, Failed> {
+        let step = || format!("read the container's {path}");
+        // Without blocking: the file could be a FIFO.
+        let file = match self.open_inside(Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(String::new()),
+            Err(error) => return Err(error).step(step),
+        };
+        if !file.metadata().step(step)?.is_file() {
+            return Err(Failed::because(step(), "it is not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).step(step)?;
+        if bytes.len() as u64 > limit {
+            return Err(Failed::because(step(), format!("it is longer than {limit} bytes")));
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Makes a directory with its parents, as runc does for a working directory that an image lacks.
+    pub fn create_directories(&self, path: &Path) -> Result<(), Failed> {
+        let step = || format!("create {} in the container", path.display());
+        if self.open_inside(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok() {
+            return Ok(());
+        }
+        let mut done = PathBuf::from("/");
+        for component in path.components() {
+            let Component::Normal(name) = component else { continue };
+            let parent = self.open_inside(&done, OFlag::O_PATH | OFlag::O_DIRECTORY).step(step)?;
+            match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error).step(step),
+            }
+            done.push(name);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_an_image_stay_in_the_image() {
+        let image = tempfile::tempdir().unwrap();
+        let root = Root::open(image.path()).unwrap();
+        std::fs::create_dir(image.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("/etc/shadow", image.path().join("etc/passwd")).unwrap();
+        assert_eq!(root.read("/etc/passwd", 100).unwrap(), "");
+        std::fs::write(image.path().join("etc/shadow"), "inside").unwrap();
+        assert_eq!(root.read("/etc/passwd", 100).unwrap(), "inside");
+        assert!(root.read("/etc/passwd", 3).is_err());
+        assert!(root.read("/etc", 3).is_err());
+
+        std::os::unix::fs::symlink("/../../outside", image.path().join("work")).unwrap();
+        assert!(root.create_directories(Path::new("/work/a")).is_err());
+        root.create_directories(Path::new("/a/../b/c")).unwrap();
+        assert!(image.path().join("a/b/c").is_dir());
+    }
+}

@@ -1,0 +1,95 @@
+//! Root filesystems: image layers under an overlay on the scratch disk, or a directory that the host mounted.
+
+pub mod erofs;
+pub mod lookup;
+pub mod overlay;
+pub mod scratch;
+pub mod shared;
+
+use std::{fs, path::Path};
+
+use a3s_box_proto::ids::ContainerId;
+use nix::mount::{MntFlags, umount2};
+
+use crate::{
+    error::{Failed, Step},
+    paths,
+    sys::quota::Usage,
+};
+
+/// What a container shall see as its root.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// File names of EROFS images, lowest first.
+    Overlay(Vec<String>),
+    /// A directory of the share.
+    Shared(String),
+}
+
+/// A root filesystem that is mounted at `paths::rootfs`.
+#[derive(Debug)]
+pub enum Rootfs {
+    /// With a writable layer of its own.
+    Overlay(scratch::WritableLayer),
+    /// The host's affair.
+    Shared,
+}
+
+/// What all containers of the pod share.
+#[derive(Debug)]
+pub struct Storage {
+    layers: erofs::Layers,
+    scratch: scratch::Scratch,
+}
+
+impl Storage {
+    /// Nothing is mounted yet.
+    pub fn new(scratch: scratch::Scratch) -> Self {
+        Self { layers: erofs::Layers::default(), scratch }
+    }
+
+    /// Mounts a root filesystem. What fails leaves nothing behind.
+    pub fn mount(&self, id: &ContainerId, wanted: &Wanted) -> Result<Rootfs, Failed> {
+        let target = paths::rootfs(id);
+        fs::create_dir_all(&target).step(|| format!("create {}", target.display()))?;
+        match wanted {
+            Wanted::Shared(path) => shared::mount(path, &target).map(|()| Rootfs::Shared),
+            Wanted::Overlay(names) => {
+                let layers = self.layers.mount(names)?;
+                let writable = self.scratch.writable_layer(id)?;
+                if let Err(error) = overlay::mount(&layers, &writable, &target) {
+                    self.scratch.discard(&writable)?;
+                    return Err(error);
+                }
+                Ok(Rootfs::Overlay(writable))
+            }
+        }
+    }
+
+    /// Forgets a writable layer; its files are removed later.
+    pub fn discard(&self, rootfs: &Rootfs) -> Result<(), Failed> {
+        match rootfs {
+            Rootfs::Overlay(writable) => self.scratch.discard(writable),
+            Rootfs::Shared => Ok(()),
+        }
+    }
+}
+
+impl Rootfs {
+    /// Bytes and inodes of the writable layer.
+    pub fn usage(&self) -> Result<Usage, Failed> {
+        match self {
+            Self::Overlay(writable) => writable.usage(),
+            Self::Shared => Ok(Usage::default()),
+        }
+    }
+}
+
+/// Unmounts a container's root filesystem; false while somebody holds it. One that is not mounted is free.
+pub fn unmount(target: &Path) -> Result<bool, Failed> {
+    match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(true),
+        Err(nix::errno::Errno::EBUSY) => Ok(false),
+        Err(error) => Err(error).step(|| format!("unmount {}", target.display())),
+    }
+}

@@ -1,0 +1,78 @@
+//! The pod as a whole: what all its containers share, and its end.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, Notify};
+
+use crate::{
+    cgroup::Cgroup,
+    container::Containers,
+    error::{Error, For, Object, blocking},
+    init::{network, shutdown, sysctl},
+    volume,
+};
+
+/// How long killed processes may take to go before the guest ends all the same.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the host says about the pod.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Devices, routes, neighbours.
+    pub network: network::Network,
+    /// Kernel parameters.
+    pub sysctls: HashMap<String, String>,
+    /// Files and shared memory.
+    pub files: volume::PodFiles,
+}
+
+/// The pod.
+#[derive(Debug, Default)]
+pub struct Sandbox {
+    /// One configuration or shutdown at a time.
+    busy: Mutex<()>,
+    /// The guest may end.
+    done: Notify,
+}
+
+impl Sandbox {
+    /// Sets everything up. Repeated with the same content it changes nothing.
+    pub async fn configure(&self, configuration: Configuration) -> Result<(), Error> {
+        let object = || Object::Sandbox;
+        let _busy = self.busy.lock().await;
+        let Configuration { network, sysctls, files } = configuration;
+        let set_sysctls = || sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value));
+        network::configure(&network, set_sysctls).await.of(object)?;
+        blocking(move || {
+            if !files.hostname.is_empty() {
+                crate::error::Step::step(nix::unistd::sethostname(&files.hostname), || {
+                    format!("set the host's name to {:?}", files.hostname)
+                })?;
+            }
+            volume::provide(&files)
+        })
+        .await
+        .of(object)?;
+        tracing::info!("sandbox configured");
+        Ok(())
+    }
+
+    /// Ends all containers: TERM, grace, KILL. Then the guest may end.
+    pub async fn shut_down(&self, containers: &Arc<Containers>, grace: Duration) {
+        let _busy = self.busy.lock().await;
+        containers.terminate(grace).await;
+        let ended = blocking(|| {
+            Cgroup::of_pod().kill(KILL_PATIENCE)?;
+            shutdown::sync_share()
+        });
+        if let Err(error) = ended.await {
+            tracing::error!("shutdown: {error}");
+        }
+        self.done.notify_one();
+    }
+
+    /// Waits for the end of a shutdown.
+    pub async fn done(&self) {
+        self.done.notified().await;
+    }
+}

@@ -1,0 +1,214 @@
+//! Requests become the domain's types, or errors that name the field.
+
+use a3s_box_proto::{
+    agent::{self, create_container_request::Rootfs},
+    ids::{ContainerId, ExecId},
+};
+
+use crate::{
+    container::{create, exec, user},
+    error::Error,
+    init::network::{Cidr, Interface, Neighbour, Network, Route},
+    rootfs::{Wanted, erofs::is_layer_name},
+    sandbox::Configuration,
+    sys::tty::Size,
+    volume::PodFiles,
+};
+
+/// The longest name of a network device.
+const MAX_DEVICE_NAME: usize = 15;
+/// The kernel's limit for a host's name.
+const MAX_HOSTNAME: usize = 64;
+/// overlayfs's own limit.
+const MAX_LAYERS: usize = 500;
+
+/// A process: a container's own, or an exec.
+#[derive(Debug)]
+pub struct Target {
+    /// Whose.
+    pub container: ContainerId,
+    /// None: its init process.
+    pub exec: Option<ExecId>,
+}
+
+impl Target {
+    /// Reads the two ids of a request.
+    pub fn parse(container: String, exec: String) -> Result<Self, Error> {
+        let exec = if exec.is_empty() { None } else { Some(exec_id(exec)?) };
+        Ok(Self { container: container_id(container)?, exec })
+    }
+}
+
+/// A container's id.
+pub fn container_id(id: String) -> Result<ContainerId, Error> {
+    id.try_into().map_err(|error| Error::invalid("container_id", error))
+}
+
+fn exec_id(id: String) -> Result<ExecId, Error> {
+    id.try_into().map_err(|error| Error::invalid("exec_id", error))
+}
+
+/// A signal's number; 0 only asks whether the process is there.
+pub fn signal(number: u32) -> Result<i32, Error> {
+    match i32::try_from(number) {
+        Ok(signal) if signal <= libc::SIGRTMAX() => Ok(signal),
+        _ => Err(Error::invalid("signal", format!("{number} is no signal"))),
+    }
+}
+
+/// A terminal's size.
+pub fn size(width: u32, height: u32) -> Result<Size, Error> {
+    let cells = |cells: u32| {
+        u16::try_from(cells).map_err(|_| Error::invalid("terminal size", format!("{cells} is too large")))
+    };
+    Ok(Size { width: cells(width)?, height: cells(height)? })
+}
+
+/// CreateContainer.
+pub fn create(request: agent::CreateContainerRequest) -> Result<create::Wanted, Error> {
+    Ok(create::Wanted {
+        id: container_id(request.container_id)?,
+        spec: request.spec,
+        rootfs: rootfs(request.rootfs)?,
+        user: request.user.into_option().map(|user| user::Wanted {
+            user: user.user,
+            group: user.group,
+            supplemental_groups: user.supplemental_groups,
+            strict: user.strict,
+        }),
+        stdin: request.stdin,
+    })
+}
+
+fn rootfs(rootfs: Option<Rootfs>) -> Result<Wanted, Error> {
+    let wrong = |why: String| Err(Error::invalid("rootfs", why));
+    match rootfs {
+        Some(Rootfs::Overlay(overlay)) => {
+            if overlay.layers.is_empty() || overlay.layers.len() > MAX_LAYERS {
+                return wrong(format!("{} layers: 1 to {MAX_LAYERS} are possible", overlay.layers.len()));
+            }
+            match overlay.layers.iter().find(|name| !is_layer_name(name)) {
+                Some(name) => wrong(format!("layer {name:?} is no file name")),
+                None => Ok(Wanted::Overlay(overlay.layers)),
+            }
+        }
+        Some(Rootfs::Shared(shared)) if shared.path.is_empty() => {
+            wrong("the shared path is empty".to_owned())
+        }
+        Some(Rootfs::Shared(shared)) => Ok(Wanted::Shared(shared.path)),
+        // Nothing is ever guessed here: a guessed device once was the host's disk (CVE-2026-24054).
+        Some(_) | None => wrong("a container needs layers or a shared directory".to_owned()),
+    }
+}
+
+/// Exec.
+pub fn exec(request: agent::ExecRequest) -> Result<(ContainerId, exec::Wanted), Error> {
+    let id = container_id(request.container_id)?;
+    let wanted =
+        exec::Wanted { id: exec_id(request.exec_id)?, process: request.process, stdin: request.stdin };
+    Ok((id, wanted))
+}
+
+/// ConfigureSandbox.
+pub fn sandbox(request: agent::ConfigureSandboxRequest) -> Result<Configuration, Error> {
+    if request.hostname.len() > MAX_HOSTNAME || request.hostname.contains(['\0', '\n']) {
+        return Err(Error::invalid("hostname", format!("{:?} is no host's name", request.hostname)));
+    }
+    let all = |items: Vec<_>| items.into_iter().map(interface).collect::<Result<_, _>>();
+    Ok(Configuration {
+        network: Network {
+            interfaces: all(request.interfaces)?,
+            routes: request.routes.into_iter().map(route).collect::<Result<_, _>>()?,
+            neighbours: request.neighbours.into_iter().map(neighbour).collect::<Result<_, _>>()?,
+        },
+        sysctls: request.sysctls.into_iter().collect(),
+        files: PodFiles {
+            hostname: request.hostname,
+            resolv_conf: request.resolv_conf,
+            hosts: request.hosts,
+            shm_bytes: request.shm_bytes,
+        },
+    })
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|error| Error::invalid(what, format!("{text:?}: {error}")))
+}
+
+fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+    what: &'static str,
+    text: &str,
+) -> Result<Option<T>, Error> {
+    if text.is_empty() { Ok(None) } else { parsed(what, text).map(Some) }
+}
+
+fn interface(interface: agent::Interface) -> Result<Interface, Error> {
+    let name = interface.name;
+    let allowed = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if name.is_empty() || name.len() > MAX_DEVICE_NAME || name.starts_with('.') || !name.chars().all(allowed)
+    {
+        return Err(Error::invalid("interface", format!("{name:?} is no device's name")));
+    }
+    let addresses = interface.addresses.iter().map(|text| parsed::<Cidr>("interface address", text));
+    Ok(Interface {
+        device_mac: parsed("interface device_mac", &interface.device_mac)?,
+        mac: optional("interface mac", &interface.mac)?,
+        mtu: (interface.mtu != 0).then_some(interface.mtu),
+        addresses: addresses.collect::<Result<_, _>>()?,
+        name,
+    })
+}
+
+fn route(route: agent::Route) -> Result<Route, Error> {
+    Ok(Route {
+        destination: optional("route destination", &route.destination)?,
+        gateway: optional("route gateway", &route.gateway)?,
+        scope: u8::try_from(route.scope)
+            .map_err(|_| Error::invalid("route scope", format!("{} is no scope", route.scope)))?,
+        onlink: route.onlink,
+        metric: (route.metric != 0).then_some(route.metric),
+        source: optional("route source", &route.source)?,
+        ipv6: route.ipv6,
+        device: route.device,
+    })
+}
+
+fn neighbour(neighbour: agent::Neighbour) -> Result<Neighbour, Error> {
+    Ok(Neighbour {
+        address: parsed("neighbour address", &neighbour.address)?,
+        mac: parsed("neighbour mac", &neighbour.mac)?,
+        device: neighbour.device,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_root_filesystem_is_refused() {
+        let overlay = |layers: &[&str]| {
+            let layers = layers.iter().map(|&name| name.to_owned()).collect();
+            rootfs(Some(Rootfs::Overlay(agent::OverlayRootfs { layers, ..Default::default() })))
+        };
+        assert!(rootfs(None).is_err());
+        assert!(overlay(&[]).is_err());
+        assert!(overlay(&["a.erofs", "../b"]).is_err());
+        assert!(overlay(&["a.erofs"]).is_ok());
+        assert!(rootfs(Some(Rootfs::Shared(agent::SharedRootfs::new()))).is_err());
+    }
+
+    #[test]
+    fn fields_are_checked_by_name() {
+        let error = container_id("../x".to_owned()).unwrap_err().to_string();
+        assert!(error.starts_with("invalid container_id:"), "{error}");
+        assert!(Target::parse("c".to_owned(), "-x".to_owned()).is_err());
+        assert!(Target::parse("c".to_owned(), String::new()).unwrap().exec.is_none());
+        assert!(signal(64).is_ok() && signal(65).is_err() && signal(u32::MAX).is_err());
+        assert!(size(80, 70_000).is_err());
+        let wrong = agent::Interface { name: "eth/0".to_owned(), ..Default::default() };
+        assert!(interface(wrong).is_err());
+        let wrong = agent::Route { scope: 300, ..Default::default() };
+        assert!(route(wrong).unwrap_err().to_string().contains("300 is no scope"));
+    }
+}

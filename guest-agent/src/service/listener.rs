@@ -1,0 +1,84 @@
+//! Where the host connects. Whoever else may reach a vsock port of the guest is turned away.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+use crate::error::{Failed, Step};
+
+/// The most that is written at once. Linux (since 6.12.43) puts more than 32 KiB less its overheads into several
+/// buffers of one packet, and rust-vmm's vhost-device-vsock (virtio-vsock 0.10, `from_tx_virtq_chain`) drops a packet
+/// that has more than one: bytes would be missing in the middle of a stream.
+const MAX_WRITE: usize = 28 * 1024;
+
+/// A listening port with a bound on its connections.
+#[derive(Debug)]
+pub struct HostListener {
+    listener: VsockListener,
+    room: Arc<Semaphore>,
+}
+
+/// A connection of the host's.
+#[derive(Debug)]
+pub struct HostConnection {
+    stream: VsockStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HostListener {
+    /// Listens.
+    pub fn bind(port: u32, most_connections: usize) -> Result<Self, Failed> {
+        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
+            .step(|| format!("listen on vsock port {port}"))?;
+        Ok(Self { listener, room: Arc::new(Semaphore::new(most_connections)) })
+    }
+
+    /// The next connection of the host's. What comes from elsewhere, or is too much, is closed.
+    pub async fn accept(&self) -> io::Result<HostConnection> {
+        loop {
+            let (stream, from) = std::future::poll_fn(|context| self.listener.poll_accept(context)).await?;
+            if from.cid() != VMADDR_CID_HOST {
+                tracing::warn!(cid = from.cid(), "refused a connection that is not the host's");
+                continue;
+            }
+            match Arc::clone(&self.room).try_acquire_owned() {
+                Ok(place) => return Ok(HostConnection { stream, _place: place }),
+                Err(_) => tracing::warn!("refused a connection: too many"),
+            }
+        }
+    }
+}
+
+impl AsyncRead for HostConnection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for HostConnection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = &bytes[..bytes.len().min(MAX_WRITE)];
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

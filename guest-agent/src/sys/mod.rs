@@ -1,0 +1,10 @@
+//! System calls that neither std nor nix wraps: all of this crate's unsafe code, one file a kind.
+
+pub mod link;
+pub mod mount;
+pub mod process;
+pub mod quota;
+pub mod socket;
+pub mod time;
+pub mod tty;
+pub mod watch;
