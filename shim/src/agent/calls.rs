@@ -1,0 +1,163 @@
+//! The agent's calls, each with its time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use a3s_box_proto::{
+    agent::{
+        ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, ReleaseContainerRequest,
+        ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
+        StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
+    },
+    ids::{ContainerId, ExecId},
+};
+
+use super::{Agent, AgentError, check};
+
+/// For calls that touch no image and no volume.
+const SHORT: Duration = Duration::from_secs(15);
+/// For calls that mount, unmount or start programs: below kubelet's two minutes.
+const LONG: Duration = Duration::from_secs(90);
+/// A wait for an exit is asked anew after this long.
+const WAIT_TURN: Duration = Duration::from_secs(3600);
+
+/// One process in the guest: a container's first, or an exec's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessRef {
+    /// The container.
+    pub container: ContainerId,
+    /// None for the container's first process.
+    pub exec: Option<ExecId>,
+}
+
+impl ProcessRef {
+    /// The exec's id as the protocol has it: empty for the container's first process.
+    pub fn exec_text(&self) -> String {
+        self.exec.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// How a process ended, as the guest says; checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestExit {
+    /// 0 to 255.
+    pub code: u8,
+    /// When, by the guest's clock.
+    pub at: SystemTime,
+    /// The kernel killed a process of the container for want of memory.
+    pub oom_killed: bool,
+}
+
+macro_rules! call {
+    ($self:ident, $method:ident, $within:expr, $request:expr) => {{
+        let request = $request;
+        let request = &request;
+        $self
+            .call(stringify!($method), $within, |client, context| async move {
+                client.$method(context, request).await
+            })
+            .await
+    }};
+}
+
+#[allow(missing_docs, reason = "each is the call of that name in agent.proto")]
+impl Agent {
+    pub async fn configure_sandbox(&self, request: ConfigureSandboxRequest) -> Result<(), AgentError> {
+        call!(self, configure_sandbox, LONG, request).map(drop)
+    }
+
+    pub async fn set_clock(&self) -> Result<(), AgentError> {
+        self.call("set_clock", SHORT, |client, context| async move {
+            // Read for each attempt: a time that waited is no time.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let request = SetClockRequest {
+                unix_nanos: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+                ..Default::default()
+            };
+            client.set_clock(context, &request).await
+        })
+        .await
+        .map(drop)
+    }
+
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), AgentError> {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let request = ShutdownRequest { grace_ms, ..Default::default() };
+        call!(self, shutdown, grace.saturating_add(SHORT), request).map(drop)
+    }
+
+    pub async fn create_container(&self, request: CreateContainerRequest) -> Result<User, AgentError> {
+        let answer = call!(self, create_container, LONG, request)?;
+        Ok(answer.user.into_option().unwrap_or_default())
+    }
+
+    pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {
+        let request = StartContainerRequest { container_id: id.to_string(), ..Default::default() };
+        call!(self, start_container, LONG, request).map(drop)
+    }
+
+    pub async fn exec(&self, request: ExecRequest) -> Result<(), AgentError> {
+        call!(self, exec, LONG, request).map(drop)
+    }
+
+    pub async fn signal(&self, process: &ProcessRef, signal: u32, all: bool) -> Result<(), AgentError> {
+        let request = SignalRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            signal,
+            all,
+            ..Default::default()
+        };
+        call!(self, signal, SHORT, request).map(drop)
+    }
+
+    pub async fn wait(&self, process: &ProcessRef) -> Result<GuestExit, AgentError> {
+        loop {
+            let request = WaitRequest {
+                container_id: process.container.to_string(),
+                exec_id: process.exec_text(),
+                ..Default::default()
+            };
+            match call!(self, wait, WAIT_TURN, request) {
+                Ok(answer) => return check::exit(&answer),
+                Err(AgentError::TimedOut { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub async fn resize(&self, process: &ProcessRef, width: u32, height: u32) -> Result<(), AgentError> {
+        let request = ResizePtyRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            width,
+            height,
+            ..Default::default()
+        };
+        call!(self, resize_pty, SHORT, request).map(drop)
+    }
+
+    pub async fn update(&self, id: &ContainerId, resources: Vec<u8>) -> Result<(), AgentError> {
+        let request =
+            UpdateResourcesRequest { container_id: id.to_string(), resources, ..Default::default() };
+        call!(self, update_resources, SHORT, request).map(drop)
+    }
+
+    pub async fn release(&self, id: &ContainerId) -> Result<(), AgentError> {
+        let request = ReleaseContainerRequest { container_id: id.to_string(), ..Default::default() };
+        call!(self, release_container, LONG, request).map(drop)
+    }
+
+    pub async fn delete(&self, process: &ProcessRef) -> Result<(), AgentError> {
+        let request = DeleteRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            ..Default::default()
+        };
+        call!(self, delete, LONG, request).map(drop)
+    }
+
+    pub async fn stats(&self, known: &[ContainerId]) -> Result<StatsResponse, AgentError> {
+        let answer = call!(self, stats, SHORT, StatsRequest::default())?;
+        Ok(check::stats(answer, known))
+    }
+}

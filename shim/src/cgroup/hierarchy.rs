@@ -1,0 +1,93 @@
+//! One hierarchy of the machine: version 2's, or one of version 1's.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::sys::mount::{self, MountPoint};
+
+/// A mounted hierarchy.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    /// Where it is mounted.
+    pub root: PathBuf,
+    /// Version 1: its controllers, as `/proc/self/cgroup` names them. Version 2: empty.
+    controllers: String,
+}
+
+/// All hierarchies that are mounted.
+pub(super) fn all() -> io::Result<Vec<Hierarchy>> {
+    Ok(mount::table()?.iter().filter_map(Hierarchy::of).collect())
+}
+
+impl Hierarchy {
+    fn of(point: &MountPoint) -> Option<Self> {
+        let controllers = match point.kind.as_str() {
+            "cgroup2" => String::new(),
+            "cgroup" => {
+                let is_controller = |option: &&str| {
+                    !matches!(*option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
+                        && !option.starts_with("release_agent=")
+                };
+                point.options.split(',').filter(is_controller).collect::<Vec<_>>().join(",")
+            }
+            _ => return None,
+        };
+        Some(Self { root: point.path.clone(), controllers })
+    }
+
+    /// Whether a line of `/proc/self/cgroup` speaks of this hierarchy.
+    pub fn is_named_in(&self, line: &str) -> bool {
+        line.split(':').nth(1) == Some(self.controllers.as_str())
+    }
+
+    /// Makes the cgroup and moves this process there.
+    pub fn join(&self, path: &Path) -> io::Result<PathBuf> {
+        let directory = self.root.join(path);
+        fs::create_dir_all(&directory)?;
+        if self.controllers.split(',').any(|controller| controller == "cpuset") {
+            self.inherit_cpuset(path)?;
+        }
+        if let Err(error) = fs::write(directory.join("cgroup.procs"), "0") {
+            // Not ours to use: nothing may be left behind.
+            let _ = fs::remove_dir(&directory);
+            return Err(error);
+        }
+        Ok(directory)
+    }
+
+    /// Version 1 lets no process into a cgroup whose processors and memory nodes were never set.
+    fn inherit_cpuset(&self, path: &Path) -> io::Result<()> {
+        let mut directory = self.root.clone();
+        for component in path {
+            let child = directory.join(component);
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if fs::read_to_string(child.join(file))?.trim().is_empty() {
+                    fs::write(child.join(file), fs::read_to_string(directory.join(file))?)?;
+                }
+            }
+            directory = child;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
+        Hierarchy::of(&MountPoint { path: "/c".into(), kind: kind.into(), options: options.into() })
+    }
+
+    #[test]
+    fn hierarchies_are_told_by_their_mounts() {
+        let joint = hierarchy("cgroup", "rw,cpu,cpuacct").unwrap();
+        assert!(joint.is_named_in("4:cpu,cpuacct:/x") && !joint.is_named_in("0::/x"));
+        let named = hierarchy("cgroup", "rw,xattr,release_agent=/a,name=systemd").unwrap();
+        assert!(named.is_named_in("1:name=systemd:/init.scope"));
+        assert!(hierarchy("cgroup2", "rw").unwrap().is_named_in("0::/"));
+        assert!(hierarchy("tmpfs", "rw").is_none());
+    }
+}

@@ -1,0 +1,198 @@
+//! The cgroup of the pod's processes on the host: shim, VMM, helpers. Version 1 and 2, side by side where a machine
+//! has both.
+
+mod hierarchy;
+mod path;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+pub use path::of_pod;
+
+use crate::sys::process::Identity;
+use hierarchy::Hierarchy;
+
+/// Zombies leave a cgroup only when they are reaped, by others where their parent died.
+const REMOVAL_BOUND: Duration = Duration::from_secs(2);
+
+/// The pod's cgroup: one directory in each hierarchy of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    directories: Vec<PathBuf>,
+}
+
+/// What a cgroup used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Processor time since the cgroup was made.
+    pub cpu_usec: u64,
+    /// Memory charged now.
+    pub memory_bytes: u64,
+}
+
+impl Cgroup {
+    /// Makes the cgroup and moves this process there; what it starts later is born there. A hierarchy that does not
+    /// let us is left out with a warning.
+    ///
+    /// # Errors
+    /// The machine has cgroups, and none lets us.
+    pub fn join(path: &Path) -> io::Result<Self> {
+        let mut cgroup = Self::default();
+        let mut refused = None;
+        for hierarchy in hierarchy::all()? {
+            match hierarchy.join(path) {
+                Ok(directory) => cgroup.directories.push(directory),
+                Err(error) => {
+                    warn!(hierarchy = %hierarchy.root.display(), %error, "not in this cgroup");
+                    refused = Some(error);
+                }
+            }
+        }
+        match refused {
+            Some(error) if cgroup.directories.is_empty() => Err(error),
+            _ => Ok(cgroup),
+        }
+    }
+
+    /// Moves this process back to the given cgroups, kills what else is there, and removes the directories.
+    ///
+    /// # Errors
+    /// A directory stays.
+    pub fn leave(self, origin: &Origin) -> io::Result<()> {
+        for (root, directory) in &origin.0 {
+            if self.directories.iter().any(|ours| ours.starts_with(root)) {
+                fs::write(directory.join("cgroup.procs"), "0")?;
+            }
+        }
+        self.destroy()
+    }
+
+    /// Kills whatever is left in the cgroup, and removes it.
+    ///
+    /// # Errors
+    /// A directory stays.
+    pub fn destroy(self) -> io::Result<()> {
+        let deadline = Instant::now() + REMOVAL_BOUND;
+        for directory in &self.directories {
+            remove(directory, deadline)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+        }
+        Ok(())
+    }
+
+    /// What the pod used so far; zero where no controller counts.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for directory in &self.directories {
+            let number = |file: &str| -> Option<u64> {
+                fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok()
+            };
+            let cpu = fs::read_to_string(directory.join("cpu.stat")).ok();
+            let v2 = cpu
+                .as_deref()
+                .and_then(|text| text.lines().next()?.strip_prefix("usage_usec ")?.parse().ok());
+            let v1 = number("cpuacct.usage").map(|nanos| nanos / 1000);
+            usage.cpu_usec = usage.cpu_usec.max(v2.or(v1).unwrap_or_default());
+            let memory = number("memory.current").or_else(|| number("memory.usage_in_bytes"));
+            usage.memory_bytes = usage.memory_bytes.max(memory.unwrap_or_default());
+        }
+        usage
+    }
+}
+
+/// Whether a cgroup of the host limits what is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// It has a quota of processor time.
+    pub cpu: bool,
+    /// It has a limit of memory.
+    pub memory: bool,
+}
+
+/// Reads which limits the parent of a pod's cgroup has.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn limits_above(path: &Path) -> io::Result<Limited> {
+    let mut limited = Limited::default();
+    let Some(parent) = path.parent() else { return Ok(limited) };
+    for hierarchy in hierarchy::all()? {
+        let is_number = |file: &str| {
+            fs::read_to_string(hierarchy.root.join(parent).join(file))
+                .ok()
+                .and_then(|text| limit(&text))
+                .is_some()
+        };
+        limited.cpu |= is_number("cpu.max") || is_number("cpu.cfs_quota_us");
+        limited.memory |= is_number("memory.max") || is_number("memory.limit_in_bytes");
+    }
+    Ok(limited)
+}
+
+/// The first word of a limit's file, if it limits: not "max", not -1, not version 1's largest page count.
+fn limit(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok().filter(|limit| *limit < 1 << 62)
+}
+
+fn remove(directory: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                kill_all(directory);
+                // There is no event for the moment in which a zombie leaves; the caller's thread may block.
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn kill_all(directory: &Path) {
+    let Ok(processes) = fs::read_to_string(directory.join("cgroup.procs")) else { return };
+    let own = i32::try_from(std::process::id()).ok();
+    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+        if Some(pid) != own && Identity::of(pid).is_some_and(Identity::kill) {
+            debug!(pid, "killed a process left in the pod's cgroup");
+        }
+    }
+}
+
+/// The cgroups that this process was started in: root of the hierarchy, and directory.
+#[derive(Debug, Clone, Default)]
+pub struct Origin(Vec<(PathBuf, PathBuf)>);
+
+impl Origin {
+    /// Remembers where this process is now.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn capture() -> io::Result<Self> {
+        let table = fs::read_to_string("/proc/self/cgroup")?;
+        let of = |hierarchy: &Hierarchy| {
+            let line = table.lines().find(|line| hierarchy.is_named_in(line))?;
+            let path = line.splitn(3, ':').nth(2)?;
+            Some((hierarchy.root.clone(), hierarchy.root.join(path.trim_start_matches('/'))))
+        };
+        Ok(Self(hierarchy::all()?.iter().filter_map(of).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_true_limit_counts() {
+        assert_eq!(limit("150000 100000\n"), Some(150_000));
+        for none in ["max 100000\n", "-1\n", "max\n", "9223372036854771712\n", ""] {
+            assert_eq!(limit(none), None, "{none:?}");
+        }
+    }
+}

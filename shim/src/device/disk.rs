@@ -1,0 +1,113 @@
+//! The pod's scratch disk: a sparse file with an empty ext4, copied from a template that is made once per size.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, SeekFrom, copy_file_range, flock, seek};
+
+use crate::sys::{process::Program, thread::blocking};
+
+/// Changes when a template must be made anew.
+const TEMPLATE_VERSION: u32 = 1;
+
+/// Makes a pod's scratch disk of so many MiB, open for the VMM.
+///
+/// # Errors
+/// The disk is full, or mkfs fails.
+pub async fn make(mkfs: &Path, root_dir: &Path, pod: &Path, size_mb: u64) -> io::Result<File> {
+    let template = template(mkfs, &root_dir.join("scratch"), size_mb).await?;
+    let pod = pod.to_owned();
+    blocking(move || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&pod)?;
+        let path = pod.join("scratch.ext4");
+        let mut options = OpenOptions::new();
+        let disk = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        copy_sparse(&template, &disk)?;
+        Ok(disk)
+    })
+    .await
+}
+
+/// The template of a size, made where there is none. Two pods that want the same at once make it once.
+async fn template(mkfs: &Path, directory: &Path, size_mb: u64) -> io::Result<File> {
+    let path = directory.join(format!("{size_mb}.v{TEMPLATE_VERSION}.ext4"));
+    if let Ok(template) = File::open(&path) {
+        return Ok(template);
+    }
+    let (locked, temporary) = (directory.to_owned(), path.with_extension("tmp"));
+    let prepared = temporary.clone();
+    let _lock = blocking(move || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&locked)?;
+        let lock = File::open(&locked)?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        File::create(&prepared)?.set_len(size_mb << 20)?;
+        Ok(lock)
+    })
+    .await?;
+    if let Ok(template) = File::open(&path) {
+        fs::remove_file(&temporary)?;
+        return Ok(template);
+    }
+    format(mkfs, &temporary).await?;
+    fs::rename(&temporary, &path)?;
+    File::open(&path)
+}
+
+async fn format(mkfs: &Path, file: &PathBuf) -> io::Result<()> {
+    let mut program = Program::new("mkfs.ext4", mkfs)?;
+    program
+        .args(["-q", "-F", "-O", "^has_journal,quota,project"])
+        // The file is a hole, so nobody need write zeros into the inode tables, now or from within the guest.
+        .args(["-E", "lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard,quotatype=prjquota"])
+        .arg(file);
+    program.spawn()?.finished().await
+}
+
+/// Copies data and keeps holes.
+fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let mut position = 0;
+    loop {
+        position = match seek(from, SeekFrom::Data(position)) {
+            Ok(data) => data,
+            // No data behind this position.
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(from, SeekFrom::Hole(position))?;
+        let mut target = position;
+        while position < end {
+            let chunk = usize::try_from(end - position).unwrap_or(usize::MAX);
+            if copy_file_range(from, Some(&mut position), to, Some(&mut target), chunk)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_data_and_the_holes() {
+        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        from.set_len(64 << 20).unwrap();
+        from.write_all_at(b"begin", 0).unwrap();
+        from.write_all_at(b"middle", 32 << 20).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        let mut bytes = [0; 6];
+        to.read_exact_at(&mut bytes, 32 << 20).unwrap();
+        assert_eq!(&bytes, b"middle");
+        let there = to.metadata().unwrap();
+        assert_eq!(there.len(), 64 << 20);
+        assert!(there.blocks() * 512 < 1 << 20, "{} blocks", there.blocks());
+    }
+}

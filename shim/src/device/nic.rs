@@ -1,0 +1,72 @@
+//! The network device: a tap in the pod's network namespace, opened for the VMM.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use crate::network::{TAP, within};
+
+/// A network device.
+#[derive(Debug)]
+pub struct Nic {
+    /// The tap.
+    pub tap: OwnedFd,
+    /// The address by which the guest finds the device; the pod's own is set by the agent.
+    pub mac: String,
+}
+
+/// Makes the tap and sets it up. It goes with its last descriptor, the VMM's.
+///
+/// # Errors
+/// The namespace or `/dev/net/tun` is not there.
+pub async fn make(netns: File, pod: &str) -> io::Result<Nic> {
+    let tap = within(netns, |handle| async move {
+        let tap = open_tap()?;
+        let index = crate::network::link_index(&handle, TAP).await?;
+        let up = rtnetlink::LinkUnspec::new_with_index(index).up().build();
+        handle.link().set(up).execute().await.map_err(io::Error::other)?;
+        Ok(tap)
+    })
+    .await?;
+    Ok(Nic { tap: tap.into(), mac: mac_of(pod) })
+}
+
+fn open_tap() -> io::Result<File> {
+    let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: an all-zero `ifreq` is a valid one: a name of NULs and an empty union.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the request is what TUNSETIFF reads and writes, and outlives the call.
+    if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(tun)
+}
+
+/// A locally administered address. It is seen by the guest only, so it need not differ between pods; it does, so
+/// that a dump of packets tells which pod it is of.
+fn mac_of(pod: &str) -> String {
+    let hash = pod.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let [a, b, c, d, e, ..] = hash.to_be_bytes();
+    format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_local_and_of_one_station() {
+        let mac = mac_of("pod");
+        assert!(mac.starts_with("02:") && mac.len() == 17, "{mac}");
+        assert_ne!(mac, mac_of("pod2"));
+    }
+}

@@ -1,0 +1,93 @@
+//! The pod's network namespace, by netlink.
+
+mod read;
+mod redirect;
+
+use std::{fs::File, io, net::IpAddr, os::fd::AsFd};
+
+use futures::TryStreamExt;
+use rtnetlink::{Handle, packet_route::link::LinkAttribute};
+
+pub use read::{PodNetwork, read};
+pub use redirect::tie;
+
+use crate::sys::{namespace::enter_network, thread::apart};
+
+/// The name of our tap in the pod's network namespace.
+pub const TAP: &str = "a3s-tap";
+
+/// Runs netlink calls in a network namespace, on a thread of its own.
+///
+/// # Errors
+/// The namespace cannot be entered, or the calls fail.
+pub async fn within<T, F, W>(netns: File, work: W) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = io::Result<T>>,
+    W: FnOnce(Handle) -> F + Send + 'static,
+{
+    apart("netns", move || {
+        enter_network(netns.as_fd())?;
+        tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            // The task ends with the runtime.
+            tokio::spawn(connection);
+            work(handle).await
+        })
+    })
+    .await?
+}
+
+/// The index of an interface.
+///
+/// # Errors
+/// There is none of that name.
+pub async fn link_index(handle: &Handle, name: &str) -> io::Result<u32> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    match links.try_next().await.map_err(io::Error::other)? {
+        Some(link) => Ok(link.header.index),
+        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}"))),
+    }
+}
+
+/// An Ethernet interface that CNI put there.
+#[derive(Debug, Clone)]
+struct Link {
+    index: u32,
+    name: String,
+    mac: String,
+    mtu: u32,
+}
+
+/// The pod's interface: the first Ethernet one besides our tap. A namespace may hold others by itself (`lo`, `tunl0`).
+async fn pod_link(handle: &Handle) -> io::Result<Option<Link>> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+    let mut found: Vec<Link> = Vec::new();
+    for message in links {
+        if message.header.link_layer_type != rtnetlink::packet_route::link::LinkLayerType::Ether {
+            continue;
+        }
+        let mut link = Link { index: message.header.index, name: String::new(), mac: String::new(), mtu: 0 };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(address) => link.mac = format_mac(&address),
+                _ => {}
+            }
+        }
+        if link.name != TAP {
+            found.push(link);
+        }
+    }
+    Ok(found.into_iter().min_by_key(|link| link.index))
+}
+
+fn format_mac(address: &[u8]) -> String {
+    address.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// An address that the guest's kernel makes by itself, from the same MAC.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}

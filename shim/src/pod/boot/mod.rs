@@ -1,0 +1,158 @@
+//! From a pod's specification to a VM whose agent is ready.
+
+mod parts;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use a3s_box_proto::config::Config;
+use tokio::{net::UnixListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use ttrpc::Code;
+
+use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
+use crate::{
+    agent::connect,
+    sys::{namespace::HostNamespace, tail::printable, thread::blocking, uid::Uid},
+    vm::{
+        Accelerator, Plan, Size, Vm,
+        qemu::{self, Paths},
+    },
+};
+
+/// Why the MicroVM did not come up.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} failed{}: {cause}{}", accelerator_text(*.accelerator), console_text(.console))]
+pub struct BootError {
+    step: &'static str,
+    accelerator: Option<&'static str>,
+    cause: String,
+    console: String,
+    code: Code,
+}
+
+fn accelerator_text(accelerator: Option<&str>) -> String {
+    accelerator.map(|name| format!(" (accelerator {name})")).unwrap_or_default()
+}
+
+fn console_text(console: &str) -> String {
+    if console.is_empty() { String::new() } else { format!("; the guest's console ends with: {console}") }
+}
+
+impl BootError {
+    fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            let code = match error.kind() {
+                io::ErrorKind::StorageFull => Code::RESOURCE_EXHAUSTED,
+                io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
+                _ => Code::INTERNAL,
+            };
+            Self { step, accelerator: None, cause: error.to_string(), console: String::new(), code }
+        }
+    }
+
+    /// What a caller may make of it.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// A VM that is up.
+#[derive(Debug)]
+pub struct Booted {
+    /// Which accelerator runs it.
+    pub accelerator: &'static str,
+    /// The address of its network device.
+    pub device_mac: Option<String>,
+    /// What the agent said of its kernel.
+    pub kernel_release: String,
+}
+
+/// What booting needs to know besides the pod.
+#[derive(Debug)]
+pub struct Environment<'a> {
+    /// The node's configuration.
+    pub config: &'a Config,
+    /// The pod's paths.
+    pub layout: &'a Layout,
+    /// Where the node's paths mean what callers mean.
+    pub host: &'a HostNamespace,
+    /// Cancelled when the pod is to be stopped.
+    pub cancel: &'a CancellationToken,
+}
+
+/// Boots. What was acquired stays in `resources`, also after an error: the caller gives it back.
+///
+/// # Errors
+/// The step that failed, and why.
+pub async fn boot(
+    environment: &Environment<'_>,
+    spec: &PodSpec,
+    size: Size,
+    cgroup: &Path,
+    resources: &mut Resources,
+) -> Result<Booted, BootError> {
+    let (config, layout) = (environment.config, environment.layout);
+    let vm_config = config.vm.clone();
+    let chosen = blocking(move || Accelerator::choose(&vm_config)).await;
+    let accelerator = chosen.map_err(BootError::at("choosing the accelerator"))?;
+    let files = parts::open_files(config, accelerator);
+    let files = files.map_err(BootError::at("opening the files of the VM"))?;
+    parts::claim(config, layout, cgroup, resources).await?;
+    let parts::Parts { devices, connector, ready, device_mac } =
+        parts::make(environment, spec, files, resources).await?;
+    let plan = Plan { accelerator, size, uid: resources.uid.as_ref().map(Uid::number).unwrap_or_default() };
+    let paths = Paths {
+        qemu: config.vm.qemu.clone(),
+        console: layout.console(),
+        console_bytes: usize::try_from(config.vm.console_kb).unwrap_or(usize::MAX).saturating_mul(1024),
+    };
+    let vm = qemu::start(&paths, &plan, devices, Arc::new(connector)).await.map_err(|error| BootError {
+        step: "starting the VMM",
+        accelerator: Some(accelerator.name()),
+        cause: error.to_string(),
+        console: String::new(),
+        code: Code::INTERNAL,
+    })?;
+    let vm = resources.vm.insert(Arc::new(vm)).clone();
+    resources.record().map_err(BootError::at("writing the pod's record"))?;
+    info!(
+        pid = vm.pid(),
+        accelerator = accelerator.name(),
+        vcpus = size.vcpus,
+        memory_mb = size.memory_mb,
+        "VM started"
+    );
+    let bound = Duration::from_secs(config.vm.boot_timeout_s);
+    match await_ready(&vm, resources, &ready, bound, environment.cancel).await {
+        Ok(kernel_release) => Ok(Booted { accelerator: accelerator.name(), device_mac, kernel_release }),
+        Err((cause, code)) => Err(BootError {
+            step: "booting the guest",
+            accelerator: Some(accelerator.name()),
+            cause,
+            console: vm.console().quote(),
+            code,
+        }),
+    }
+}
+
+async fn await_ready(
+    vm: &Arc<qemu::Qemu>,
+    resources: &Resources,
+    ready: &UnixListener,
+    bound: Duration,
+    cancel: &CancellationToken,
+) -> Result<String, (String, Code)> {
+    tokio::select! {
+        said = timeout(bound, connect::ready(ready)) => match said {
+            Ok(Ok(said)) => Ok(printable(&said.kernel_release, 64)),
+            Ok(Err(error)) => Err((format!("listening for the agent: {error}"), Code::INTERNAL)),
+            Err(_) => Err((
+                format!("the agent did not say that it is ready within vm.boot_timeout_s = {}", bound.as_secs()),
+                Code::DEADLINE_EXCEEDED,
+            )),
+        },
+        how = first_end(vm, &resources.helpers) => Err((how, Code::INTERNAL)),
+        () = cancel.cancelled() => Err(("the pod is being stopped".into(), Code::ABORTED)),
+    }
+}

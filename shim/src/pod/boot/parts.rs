@@ -1,0 +1,130 @@
+//! What a VM is made of, got ready before its VMM starts.
+
+use std::{fs::File, io, path::Path, sync::Arc};
+
+use a3s_box_proto::config::Config;
+use rustix::fs::{Access, access};
+use tokio::net::UnixListener;
+
+use super::{BootError, Environment};
+use crate::{
+    cgroup::Cgroup,
+    device::{
+        disk,
+        nic::{self, Nic},
+        virtiofs, vsock,
+    },
+    pod::{layout::Layout, resources::Resources, spec::PodSpec},
+    rootfs::shared_dir::SharedDir,
+    sys::{namespace, thread::blocking, uid::Uid},
+    vm::{Accelerator, Devices, Files},
+};
+
+const KVM: &str = "/dev/kvm";
+
+/// Opens kernel and initramfs, and looks for the programs: each error names the configuration key. Programs' own words
+/// for an absent file help nobody.
+pub(super) fn open_files(config: &Config, accelerator: Accelerator) -> io::Result<Files> {
+    let named = |key: &str, path: &Path, error: io::Error| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{key} = {}: {error}", path.display()))
+    };
+    for (key, path) in [
+        ("vm.qemu", &config.vm.qemu),
+        ("helpers.virtiofsd", &config.helpers.virtiofsd),
+        ("helpers.vhost_device_vsock", &config.helpers.vhost_device_vsock),
+        ("helpers.mkfs_ext4", &config.helpers.mkfs_ext4),
+    ] {
+        access(path, Access::EXEC_OK).map_err(|error| named(key, path, error.into()))?;
+    }
+    let open = |key, path: &Path| File::open(path).map_err(|error| named(key, path, error));
+    let kvm = match accelerator {
+        // The VMM's user may not open it.
+        Accelerator::Kvm => Some(
+            File::options()
+                .read(true)
+                .write(true)
+                .open(KVM)
+                .map_err(|error| named("vm.accelerator", Path::new(KVM), error))?,
+        ),
+        Accelerator::Tcg { .. } => None,
+    };
+    Ok(Files {
+        kernel: open("vm.kernel", &config.vm.kernel)?,
+        initramfs: open("vm.initramfs", &config.vm.initramfs)?,
+        kvm,
+    })
+}
+
+/// User id, cgroup and shared directory: all that must be there before the first process is.
+pub(super) async fn claim(
+    config: &Config,
+    layout: &Layout,
+    cgroup: &Path,
+    resources: &mut Resources,
+) -> Result<(), BootError> {
+    let (owned, run, cgroup) = (config.clone(), layout.run.clone(), cgroup.to_owned());
+    let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let uid = blocking(move || Uid::claim(&owned, &name)).await;
+    resources.uid = Some(uid.map_err(BootError::at("claiming a user id"))?);
+    let joined = blocking(move || Cgroup::join(&cgroup)).await;
+    resources.cgroup = Some(joined.map_err(BootError::at("joining the pod's cgroup"))?);
+    resources.record().map_err(BootError::at("writing the pod's record"))?;
+    let share = layout.share();
+    let shared = blocking(move || SharedDir::make(&share)).await;
+    resources.share = Some(shared.map_err(BootError::at("making the shared directory"))?);
+    Ok(())
+}
+
+/// What the VMM is started with, and how its guest is reached.
+pub(super) struct Parts {
+    pub devices: Devices,
+    pub connector: vsock::Connector,
+    /// Where the agent will report.
+    pub ready: UnixListener,
+    pub device_mac: Option<String>,
+}
+
+/// Starts the devices' other ends, all at once.
+pub(super) async fn make(
+    environment: &Environment<'_>,
+    spec: &PodSpec,
+    files: Files,
+    resources: &mut Resources,
+) -> Result<Parts, BootError> {
+    let (config, layout) = (environment.config, environment.layout);
+    let uid = resources.uid.as_ref().map(Uid::number).unwrap_or_default();
+    let share = layout.share();
+    let size_mb = spec.annotations.scratch_mb.unwrap_or(config.scratch.default_mb);
+    let vsock_directory = layout.vsock();
+    // Joined, not tried: none is abandoned in the middle because another failed.
+    let (share, vsock, scratch, nic) = tokio::join!(
+        virtiofs::start(&config.helpers.virtiofsd, &layout.run, &share),
+        vsock::start(&config.helpers.vhost_device_vsock, &vsock_directory, uid),
+        disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, size_mb),
+        make_nic(environment, spec),
+    );
+    let share = share.map(|daemon| {
+        resources.helpers.push(Arc::new(daemon.process));
+        daemon.vhost
+    });
+    let vsock = vsock.map(|backend| {
+        resources.helpers.push(Arc::new(backend.process));
+        (backend.vhost, backend.connector, backend.ready)
+    });
+    let share = share.map_err(BootError::at("starting virtiofsd"))?;
+    let (vhost, connector, ready) = vsock.map_err(BootError::at("starting the vsock backend"))?;
+    let scratch = scratch.map_err(BootError::at("making the scratch disk"))?;
+    let nic = nic.map_err(BootError::at("making the tap in the pod's network namespace"))?;
+    let device_mac = nic.as_ref().map(|nic| nic.mac.clone());
+    let devices = Devices { files, vsock: vhost, share, scratch, nic };
+    Ok(Parts { devices, connector, ready, device_mac })
+}
+
+async fn make_nic(environment: &Environment<'_>, spec: &PodSpec) -> io::Result<Option<Nic>> {
+    let Some(path) = &spec.netns else { return Ok(None) };
+    let netns = namespace::open(environment.host, path)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let name = environment.layout.run.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some(nic::make(netns, &name).await?))
+}

@@ -1,0 +1,98 @@
+//! Starts the pod: after CNI, its network and its names go into the guest.
+
+use std::{sync::Arc, time::Duration};
+
+use a3s_box_proto::agent::ConfigureSandboxRequest;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::{Phase, Pod, dns, sandbox::Sandbox};
+use crate::{
+    error::{Error, Result, Step},
+    network::{self, PodNetwork},
+    sys::namespace,
+};
+
+/// Between two words of the host's time.
+const CLOCK_PERIOD: Duration = Duration::from_secs(30);
+/// containerd's size of a pod's /dev/shm.
+const SHM_BYTES: u64 = 64 << 20;
+
+impl Pod {
+    /// Configures the guest. Asked again, it says so again.
+    ///
+    /// # Errors
+    /// The pod is not there, its network cannot be read or tied, or the agent refuses.
+    pub async fn start(self: &Arc<Self>) -> Result<Arc<Sandbox>> {
+        let _lifecycle = self.lifecycle.lock().await;
+        let sandbox = match self.phase() {
+            Phase::Ready(sandbox) => return Ok(sandbox),
+            Phase::Created(sandbox) => sandbox,
+            phase => {
+                let (object, state) = (format!("pod {}", self.id), phase.name().into());
+                return Err(Error::State { object, state, action: "start" });
+            }
+        };
+        let configured = tokio::select! {
+            configured = self.configure(&sandbox) => configured,
+            () = self.stop.cancelled() => Err(Error::Interrupted("starting the pod")),
+        };
+        configured?;
+        // It may have died meanwhile; then its watcher waits for the lifecycle to say so.
+        self.enter(Phase::Ready(sandbox.clone()));
+        info!("the pod is ready");
+        tokio::spawn(keep_time(sandbox.clone()));
+        Ok(sandbox)
+    }
+
+    async fn configure(&self, sandbox: &Sandbox) -> Result<()> {
+        let network = self.network(sandbox).await.step(|| "reading the pod's network namespace".into())?;
+        let names = sandbox.spec.dns.clone();
+        let resolv_conf = self.host.run(move || names.resolv_conf()).await;
+        let resolv_conf = resolv_conf.step(|| "reading the host's resolv.conf".into())?;
+        let addresses = network.interface.as_ref().map(|interface| interface.addresses.clone());
+        let request = ConfigureSandboxRequest {
+            hostname: sandbox.spec.hostname.clone(),
+            resolv_conf,
+            hosts: dns::hosts(&sandbox.spec.hostname, &addresses.unwrap_or_default()),
+            sysctls: sandbox.spec.sysctls.clone().into_iter().collect(),
+            interfaces: network.interface.into_iter().collect(),
+            routes: network.routes,
+            neighbours: network.neighbours,
+            shm_bytes: SHM_BYTES,
+            ..ConfigureSandboxRequest::default()
+        };
+        let (configured, clock) =
+            tokio::join!(sandbox.agent.configure_sandbox(request), sandbox.agent.set_clock());
+        configured?;
+        Ok(clock?)
+    }
+
+    async fn network(&self, sandbox: &Sandbox) -> std::io::Result<PodNetwork> {
+        let (Some(path), Some(mac)) = (&sandbox.spec.netns, &sandbox.booted.device_mac) else {
+            return Ok(PodNetwork::default());
+        };
+        let netns = namespace::open(&self.host, path).await?;
+        let (tied, read) = tokio::join!(network::tie(netns.try_clone()?), network::read(netns, mac.clone()));
+        tied?;
+        read
+    }
+}
+
+/// Tells the guest the time as long as it runs: its own clock drifts, and stands still while the host sleeps.
+async fn keep_time(sandbox: Arc<Sandbox>) {
+    let mut ticks = interval(CLOCK_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = sandbox.died() => return,
+        }
+        if let Err(error) = sandbox.agent.set_clock().await
+            && sandbox.death_message().is_none()
+        {
+            warn!(%error, "the guest did not take the time");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A container: made, started, ended, forgotten.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use a3s_box_proto::{
+    agent::{
+        CreateContainerRequest, OverlayRootfs, SharedRootfs, User, UserLookup,
+        create_container_request::Rootfs as RootfsMessage,
+    },
+    ids::{ContainerId, ExecId},
+    ports::{GUEST_SHARE, SHARE_ROOTFS, SHARE_VOLUMES},
+};
+use tracing::{info, warn};
+
+use super::{
+    Pod,
+    container_spec::{self, ContainerSpec},
+    exec::Exec,
+    exit::Exit,
+    process::{Process, State},
+    sandbox::Sandbox,
+};
+use crate::{
+    agent::ProcessRef,
+    error::{Error, Result, Step},
+    io::{self, Opened, Stdio, cri_log::LogFile},
+    rootfs::{
+        layers::MOST_LAYERS,
+        mounted::{self, RootMount},
+    },
+    sys::thread::blocking,
+    volume::{
+        bind::{self, Forbidden},
+        release::release,
+    },
+};
+
+/// Children that hold a container's output open after its end are waited for so long.
+const DRAIN_BOUND: Duration = Duration::from_secs(2);
+/// The most mounts of host paths of one container.
+const MOST_VOLUMES: usize = 1024;
+
+/// What a container is made of.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Its id.
+    pub id: ContainerId,
+    /// The directory with its `config.json`, and where its exit is recorded.
+    pub bundle: PathBuf,
+    /// Its root filesystem.
+    pub rootfs: Rootfs,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// Its user by name, where that must be looked up in the container.
+    pub user: Option<UserLookup>,
+}
+
+/// A root filesystem.
+#[derive(Debug)]
+pub enum Rootfs {
+    /// EROFS files, lowest layer first, below the pod's scratch disk.
+    Layers(Vec<PathBuf>),
+    /// Mounts that the host makes.
+    Mounts(Vec<RootMount>),
+}
+
+/// A container.
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its directory on the host.
+    pub bundle: PathBuf,
+    /// Its first process.
+    pub process: Process,
+    /// The processes that were run in it besides.
+    pub execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
+    /// Who its first process is.
+    pub user: User,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Its log file, where its output goes to one.
+    pub log: Option<Arc<LogFile>>,
+    /// The open streams, until it starts.
+    opened: Mutex<Option<Opened>>,
+    held: tokio::sync::Mutex<Option<Held>>,
+}
+
+/// What a container holds in the shared directory.
+#[derive(Debug, Default)]
+struct Held {
+    layers: Vec<String>,
+    mounted: bool,
+}
+
+impl Container {
+    /// Makes a container in the guest. After an error nothing of it is left.
+    ///
+    /// # Errors
+    /// Its specification, a volume, a layer or the agent.
+    pub async fn create(pod: &Pod, sandbox: &Sandbox, wanted: Wanted) -> Result<Self> {
+        let json = container_spec::read(&pod.host, &wanted.bundle).await?;
+        let spec = ContainerSpec::parse(&json, &pod.id)?;
+        let opened = io::open(&pod.host, &wanted.stdio).await.step(|| format!("container {}", wanted.id))?;
+        let mut held = Held::default();
+        match create_in_guest(pod, sandbox, &wanted, spec, &mut held).await {
+            Ok(user) => Ok(Self {
+                process: Process::new(ProcessRef { container: wanted.id.clone(), exec: None }, wanted.stdio),
+                id: wanted.id,
+                bundle: wanted.bundle,
+                execs: Mutex::default(),
+                user,
+                created: SystemTime::now(),
+                log: opened.log.clone(),
+                opened: Mutex::new(Some(opened)),
+                held: tokio::sync::Mutex::new(Some(held)),
+            }),
+            Err(error) => {
+                give_back(sandbox, &wanted.id, held).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts its process, and watches over it.
+    ///
+    /// # Errors
+    /// It was started before; or the program cannot be run: then the container has ended with code 128.
+    pub async fn start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        self.process.begin_start()?;
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(opened) = opened {
+            self.process.attach(&sandbox.agent, opened);
+        }
+        if let Err(error) = sandbox.agent.start_container(&self.id).await {
+            let exit = match sandbox.death_message() {
+                Some(message) => Exit::with_sandbox(message),
+                None => Exit::not_started(error.to_string()),
+            };
+            self.end(sandbox, exit).await;
+            return Err(error.into());
+        }
+        let started = self.process.running();
+        info!(container = %self.id, "started");
+        tokio::spawn(self.clone().supervise(sandbox.clone(), started));
+        Ok(())
+    }
+
+    async fn supervise(self: Arc<Self>, sandbox: Arc<Sandbox>, started: SystemTime) {
+        let exit = tokio::select! {
+            told = sandbox.agent.wait(&self.process.reference) => match told {
+                Ok(exit) => Exit::from_guest(exit, started),
+                Err(error) => Exit::unknown(error.to_string()),
+            },
+            message = sandbox.died() => Exit::with_sandbox(message),
+        };
+        self.end(&sandbox, exit).await;
+    }
+
+    /// All that follows an end, before anybody is told: the log is whole, the record is on disk, volumes are free.
+    async fn end(&self, sandbox: &Sandbox, exit: Exit) {
+        let drain = if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND };
+        self.process.drain(drain).await;
+        for exec in self.execs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            exec.process.close_stdin();
+        }
+        if let Err(error) = exit.write(&sandbox.host, &self.bundle).await {
+            warn!(container = %self.id, %error, "the exit record was not written");
+        }
+        self.free(sandbox).await;
+        let log_dropped = self.log.as_ref().map_or(0, |log| log.dropped());
+        info!(container = %self.id, code = exit.code, reason = exit.reason, log_dropped, "exited");
+        self.process.exited(exit);
+    }
+
+    /// Gives volumes and layers back. Once is enough.
+    pub(super) async fn free(&self, sandbox: &Sandbox) {
+        let Some(held) = self.held.lock().await.take() else { return };
+        if sandbox.death_message().is_some() {
+            // The shared directory goes as a whole, with the VM.
+            return;
+        }
+        if let Err(error) = sandbox.agent.release(&self.id).await {
+            warn!(container = %self.id, %error, "the guest did not release the container");
+        }
+        give_back(sandbox, &self.id, held).await;
+    }
+
+    /// Forgets a container that does not run; answers how it ended.
+    ///
+    /// # Errors
+    /// It runs, or the agent fails.
+    pub async fn delete(&self, sandbox: &Sandbox) -> Result<Option<Exit>> {
+        let exit = match self.process.state() {
+            State::Created => None,
+            State::Exited(_, exit) => Some(exit),
+            State::Starting | State::Running(_) => return Err(self.process.wrong_state("delete")),
+        };
+        self.process.cut();
+        if sandbox.death_message().is_none() {
+            sandbox.agent.delete(&self.process.reference).await?;
+        }
+        self.free(sandbox).await;
+        sandbox.layers.lock().await.sweep(&sandbox.share).await;
+        Ok(exit)
+    }
+
+    /// Whether its volumes may still be in use.
+    pub async fn holds_volumes(&self) -> bool {
+        self.held.lock().await.is_some()
+    }
+}
+
+async fn create_in_guest(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    wanted: &Wanted,
+    spec: ContainerSpec,
+    held: &mut Held,
+) -> Result<User> {
+    let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
+    let sources = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
+    let request = CreateContainerRequest {
+        container_id: wanted.id.to_string(),
+        spec: spec.finish(&sources)?,
+        rootfs: Some(rootfs),
+        user: wanted.user.clone().into(),
+        stdin: wanted.stdio.stdin.is_some(),
+        ..CreateContainerRequest::default()
+    };
+    Ok(sandbox.agent.create_container(request).await?)
+}
+
+async fn attach_rootfs(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    wanted: &Wanted,
+    held: &mut Held,
+) -> Result<RootfsMessage> {
+    let object = || format!("the root filesystem of container {}", wanted.id);
+    match &wanted.rootfs {
+        Rootfs::Layers(files) if files.is_empty() || files.len() > MOST_LAYERS => Err(Error::invalid(
+            object(),
+            format!("it has {} layers: 1 to {MOST_LAYERS} are accepted", files.len()),
+        )),
+        Rootfs::Layers(files) => {
+            let mut layers = sandbox.layers.lock().await;
+            let attached = layers.attach(&pod.host, &sandbox.share, files, &mut held.layers).await;
+            attached.step(|| format!("attaching {}", object()))?;
+            let layers = held.layers.clone();
+            Ok(RootfsMessage::Overlay(OverlayRootfs { layers, ..OverlayRootfs::default() }))
+        }
+        Rootfs::Mounts(mounts) => {
+            held.mounted = true;
+            let place = sandbox.share.rootfs(wanted.id.as_str());
+            let mounted = mounted::attach(&pod.host, mounts.clone(), place).await;
+            mounted.step(|| format!("mounting {}", object()))?;
+            Ok(RootfsMessage::Shared(SharedRootfs {
+                path: format!("{SHARE_ROOTFS}/{}", wanted.id),
+                ..SharedRootfs::default()
+            }))
+        }
+    }
+}
+
+/// Attaches the host paths that a container mounts; answers where they are in the guest.
+async fn attach_volumes(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    held: &mut Held,
+) -> Result<Vec<String>> {
+    if spec.binds().len() > MOST_VOLUMES {
+        return Err(Error::invalid(format!("container {id}"), format!("more than {MOST_VOLUMES} mounts")));
+    }
+    let place = sandbox.share.volumes(id.as_str());
+    held.mounted = true;
+    let directory = place.clone();
+    blocking(move || directory.make_directory())
+        .await
+        .step(|| format!("container {id}: making its volumes"))?;
+    let forbidden = Forbidden {
+        directories: vec![pod.config.state_dir.clone(), pod.config.root_dir.clone()],
+        except: pod.layout.run.clone(),
+    };
+    let mut sources = Vec::new();
+    for (number, bind) in spec.binds().enumerate() {
+        let number = number.to_string();
+        bind::attach(&pod.host, bind.clone(), forbidden.clone(), place.join(&number)).await?;
+        sources.push(format!("{GUEST_SHARE}/{SHARE_VOLUMES}/{id}/{number}"));
+    }
+    Ok(sources)
+}
+
+async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
+    if held.mounted {
+        for place in [sandbox.share.volumes(id.as_str()), sandbox.share.rootfs(id.as_str())] {
+            if let Err(error) = release(place).await {
+                warn!(container = %id, %error, "a volume is still in use");
+            }
+        }
+    }
+    sandbox.layers.lock().await.release(&sandbox.share, &held.layers).await;
+}

@@ -1,0 +1,207 @@
+//! A container's OCI specification: what of it names the host becomes what the guest can reach.
+
+use std::{fs::File, io::Read, path::Path};
+
+use a3s_box_proto::{ids::SandboxId, ports::POD_MOUNT_TYPE};
+use serde_json::{Value, json};
+
+use super::spec::PauseSpec;
+use crate::{
+    error::{Error, Result, Step},
+    sys::namespace::HostNamespace,
+    volume::bind::Bind,
+};
+
+/// A message to the agent must stay below ttrpc's 4 MiB.
+pub const LONGEST_SPEC: usize = 3 << 20;
+
+/// A specification, with the places in it that name host paths.
+#[derive(Debug)]
+pub struct ContainerSpec {
+    value: Value,
+    binds: Vec<(usize, Bind)>,
+}
+
+impl ContainerSpec {
+    /// Reads a specification.
+    ///
+    /// # Errors
+    /// It is no specification, or wants a mount that a VM cannot give.
+    pub fn parse(json: &[u8], pod: &SandboxId) -> Result<Self> {
+        let mut value = parse(json)?;
+        let mut binds = Vec::new();
+        let mounts = value.get_mut("mounts").and_then(Value::as_array_mut);
+        for (index, mount) in mounts.into_iter().flatten().enumerate() {
+            if mount["type"] == POD_MOUNT_TYPE {
+                // Ours already: the agent knows what it means.
+            } else if is_the_pods_memory(mount, pod) {
+                mount["type"] = json!(POD_MOUNT_TYPE);
+                mount["source"] = json!("shm");
+            } else if let Some(bind) = bind_of(mount)? {
+                binds.push((index, bind));
+            }
+        }
+        Ok(Self { value, binds })
+    }
+
+    /// The host paths that it mounts.
+    pub fn binds(&self) -> impl ExactSizeIterator<Item = &Bind> {
+        self.binds.iter().map(|(_, bind)| bind)
+    }
+
+    /// The specification for the guest, given where each of the host paths is there.
+    ///
+    /// # Errors
+    /// It does not fit into a message.
+    pub fn finish(mut self, sources: &[String]) -> Result<Vec<u8>> {
+        for ((index, _), source) in self.binds.iter().zip(sources) {
+            self.value["mounts"][*index]["source"] = json!(source);
+        }
+        let bytes = self.value.to_string().into_bytes();
+        if bytes.len() > LONGEST_SPEC {
+            return Err(Error::invalid(
+                "the specification",
+                format!("it has more than {LONGEST_SPEC} bytes"),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Reads `config.json` of a bundle.
+///
+/// # Errors
+/// It is not there, or too long.
+pub async fn read(host: &HostNamespace, bundle: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join("config.json");
+    let file = path.clone();
+    let read = host.run(move || {
+        let mut json = Vec::new();
+        File::open(file)?.take(LONGEST_SPEC as u64 + 1).read_to_end(&mut json)?;
+        Ok(json)
+    });
+    let json = read.await.step(|| format!("reading {}", path.display()))?;
+    if json.len() > LONGEST_SPEC {
+        return Err(Error::invalid(path.to_string_lossy(), format!("it has more than {LONGEST_SPEC} bytes")));
+    }
+    Ok(json)
+}
+
+/// Whether a specification is that of containerd's pause container, and what it says of the pod.
+///
+/// # Errors
+/// It is no specification.
+pub fn pause(json: &[u8]) -> Result<Option<PauseSpec>> {
+    let value = parse(json)?;
+    let annotations =
+        serde_json::from_value::<std::collections::HashMap<String, String>>(value["annotations"].clone())
+            .unwrap_or_default();
+    if annotations.get("io.kubernetes.cri.container-type").map(String::as_str) != Some("sandbox") {
+        return Ok(None);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let netns = value["linux"]["namespaces"]
+        .as_array()
+        .and_then(|all| all.iter().find(|namespace| namespace["type"] == "network"))
+        .map(|namespace| text(&namespace["path"]));
+    Ok(Some(PauseSpec {
+        annotations,
+        hostname: text(&value["hostname"]),
+        netns: netns.unwrap_or_default(),
+        cgroups_path: text(&value["linux"]["cgroupsPath"]),
+        sysctls: serde_json::from_value(value["linux"]["sysctl"].clone()).unwrap_or_default(),
+    }))
+}
+
+fn parse(json: &[u8]) -> Result<Value> {
+    serde_json::from_slice(json).map_err(|error| Error::invalid("the specification", error.to_string()))
+}
+
+/// containerd makes a tmpfs on the host for the pod; memory that processes share must be the guest's own.
+fn is_the_pods_memory(mount: &Value, pod: &SandboxId) -> bool {
+    let source = Path::new(mount["source"].as_str().unwrap_or_default());
+    mount["destination"] == "/dev/shm" && source.ends_with(Path::new(pod.as_str()).join("shm"))
+}
+
+fn bind_of(mount: &Value) -> Result<Option<Bind>> {
+    let options: Vec<&str> =
+        mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let has = |names: &[&str]| options.iter().any(|option| names.contains(option));
+    if mount["type"] != "bind" && !has(&["bind", "rbind"]) {
+        return Ok(None);
+    }
+    let object = || format!("mount {}", mount["destination"]);
+    if has(&["shared", "rshared"]) {
+        return Err(Error::invalid(object(), "bidirectional propagation cannot leave a MicroVM"));
+    }
+    let source = mount["source"].as_str().unwrap_or_default();
+    if !source.starts_with('/') {
+        return Err(Error::invalid(object(), format!("source {source:?} is not an absolute path")));
+    }
+    Ok(Some(Bind {
+        source: source.into(),
+        read_only: has(&["ro"]),
+        recursive_read_only: has(&["rro"]),
+        recursive: has(&["rbind"]),
+        follows_host: has(&["slave", "rslave"]),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Vec<u8> {
+        json!({
+            "ociVersion": "1.1.0",
+            "futureField": {"kept": true},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+                {"destination": "/etc/hosts", "source": "/x/hosts", "options": ["bind", "rslave"]},
+                {"destination": "/dev/shm", "type": "bind", "source": "/run/ctd/sandboxes/p1/shm"},
+                {"destination": "/etc/hostname", "type": "pod", "source": "hostname", "options": ["rbind"]},
+            ],
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    #[test]
+    fn host_paths_are_replaced_and_all_else_is_kept() {
+        let spec = ContainerSpec::parse(&spec(), &"p1".parse().unwrap()).unwrap();
+        let binds: Vec<_> = spec.binds().cloned().collect();
+        assert_eq!(binds.len(), 2);
+        assert!(binds[0].read_only && binds[0].recursive && !binds[0].follows_host);
+        assert!(!binds[1].read_only && !binds[1].recursive && binds[1].follows_host);
+        let out: Value =
+            serde_json::from_slice(&spec.finish(&["/g/0".into(), "/g/1".into()]).unwrap()).unwrap();
+        assert_eq!(out["mounts"][1]["source"], "/g/0");
+        assert_eq!(out["mounts"][2]["source"], "/g/1");
+        assert_eq!(out["mounts"][3], json!({"destination": "/dev/shm", "type": "pod", "source": "shm"}));
+        assert_eq!(out["mounts"][4]["source"], "hostname");
+        assert_eq!(out["futureField"]["kept"], true);
+    }
+
+    #[test]
+    fn what_a_vm_cannot_give_is_refused_by_name() {
+        for (mount, word) in [
+            (json!({"destination": "/m", "type": "bind", "source": "/a", "options": ["rshared"]}), "/m"),
+            (json!({"destination": "/m", "type": "bind", "source": "a"}), "absolute"),
+        ] {
+            let json = json!({"mounts": [mount]}).to_string();
+            let error = ContainerSpec::parse(json.as_bytes(), &"p1".parse().unwrap()).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_pause_container_is_told_by_its_annotation() {
+        assert!(pause(&spec()).unwrap().is_none());
+        let json = json!({
+            "annotations": {"io.kubernetes.cri.container-type": "sandbox"},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/x"}]},
+        });
+        assert_eq!(pause(json.to_string().as_bytes()).unwrap().unwrap().netns, "/run/netns/x");
+    }
+}

@@ -1,0 +1,75 @@
+//! Creates the pod: boots its MicroVM.
+
+use std::sync::Arc;
+
+use tracing::{error, info};
+
+use super::{
+    Phase, Pod,
+    boot::{Environment, boot},
+    resources::Resources,
+    sandbox::Sandbox,
+    size,
+    spec::PodSpec,
+};
+use crate::{
+    cgroup,
+    error::{Error, Result, Step},
+    sys::thread::blocking,
+};
+
+impl Pod {
+    /// Boots the VM. After an error nothing is held, and it may be asked again.
+    ///
+    /// # Errors
+    /// The pod exists, its size is refused, or the boot failed.
+    pub async fn create(self: &Arc<Self>, spec: PodSpec) -> Result<()> {
+        let _lifecycle = self.lifecycle.lock().await;
+        match self.phase() {
+            Phase::New => {}
+            phase => {
+                let (object, state) = (format!("pod {}", self.id), phase.name().into());
+                return Err(Error::State { object, state, action: "create" });
+            }
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::Interrupted("creating the pod"));
+        }
+        self.enter(Phase::Booting);
+        match self.boot(spec).await {
+            Ok(sandbox) => {
+                let sandbox = Arc::new(sandbox);
+                self.enter(Phase::Created(sandbox.clone()));
+                tokio::spawn(self.clone().watch(sandbox));
+                Ok(())
+            }
+            Err(error) => {
+                error!(%error, "the pod was not created");
+                self.enter(Phase::New);
+                Err(error)
+            }
+        }
+    }
+
+    async fn boot(&self, spec: PodSpec) -> Result<Sandbox> {
+        let cgroup = cgroup::of_pod(&spec.cgroup_parent, &self.id)?;
+        let parent = cgroup.clone();
+        let host = blocking(move || cgroup::limits_above(&parent)).await;
+        let host = host.step(|| "reading the limits of the pod's cgroup".into())?;
+        let size = size::of(spec.limits, spec.overhead, host, &spec.annotations, &self.config.vm)?;
+        let environment =
+            Environment { config: &self.config, layout: &self.layout, host: &self.host, cancel: &self.stop };
+        let mut resources = Resources::new(self.layout.clone());
+        match boot(&environment, &spec, size, &cgroup, &mut resources).await {
+            Ok(booted) => {
+                info!(kernel = booted.kernel_release, "the guest is ready");
+                Sandbox::new(spec, size, booted, self.host.clone(), resources)
+                    .ok_or(Error::Interrupted("creating the pod"))
+            }
+            Err(error) => {
+                resources.release(&self.origin).await;
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The pod that this shim serves: one MicroVM, its containers, and all that they hold on the host.
+
+pub mod annotations;
+pub mod boot;
+mod configure;
+pub mod container;
+mod container_spec;
+mod create;
+mod dns;
+pub mod exec;
+pub mod exit;
+pub mod layout;
+pub mod process;
+pub mod record;
+mod resources;
+pub mod sandbox;
+mod size;
+pub mod spec;
+mod stop;
+pub mod tasks;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use a3s_box_proto::{
+    config::Config,
+    ids::{ContainerId, SandboxId},
+};
+use tokio::sync::watch as channel;
+use tokio_util::sync::CancellationToken;
+
+use crate::{cgroup::Origin, sys::namespace::HostNamespace};
+use layout::Layout;
+use sandbox::Sandbox;
+use tasks::Slot;
+
+/// How far the pod has come. Each has what exists then.
+#[derive(Clone)]
+pub enum Phase {
+    /// Nothing was asked for.
+    New,
+    /// The VM boots.
+    Booting,
+    /// The VM is up, and not configured.
+    Created(Arc<Sandbox>),
+    /// Containers may run.
+    Ready(Arc<Sandbox>),
+    /// The VM has ended.
+    Stopped(Arc<Ended>),
+}
+
+/// An end of the VM.
+pub struct Ended {
+    /// Why, where it ended on its own; else empty.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
+    /// What ran; none where it never came up.
+    pub sandbox: Option<Arc<Sandbox>>,
+}
+
+impl Phase {
+    /// The word that errors use.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::New => "not created",
+            Self::Booting => "booting",
+            Self::Created(_) => "not started",
+            Self::Ready(_) => "ready",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+/// The pod.
+pub struct Pod {
+    /// Its id.
+    pub id: SandboxId,
+    /// The node's configuration.
+    pub config: Config,
+    /// Its paths.
+    pub layout: Layout,
+    host: HostNamespace,
+    origin: Origin,
+    /// Held by whoever changes the phase.
+    lifecycle: tokio::sync::Mutex<()>,
+    phase: channel::Sender<Phase>,
+    tasks: Mutex<BTreeMap<ContainerId, Slot>>,
+    /// Cancelled when the pod is to be stopped: ends a boot.
+    stop: CancellationToken,
+    /// Cancelled when the shim is to end.
+    shutdown: CancellationToken,
+}
+
+impl Pod {
+    /// A pod of which nothing exists yet.
+    pub fn new(
+        id: SandboxId,
+        config: Config,
+        layout: Layout,
+        host: HostNamespace,
+        origin: Origin,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            id,
+            config,
+            layout,
+            host,
+            origin,
+            lifecycle: tokio::sync::Mutex::default(),
+            phase: channel::Sender::new(Phase::New),
+            tasks: Mutex::default(),
+            stop: CancellationToken::new(),
+            shutdown,
+        }
+    }
+
+    /// How far it has come.
+    pub fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Waits for the VM's end.
+    pub async fn ended(&self) -> Arc<Ended> {
+        let mut phase = self.phase.subscribe();
+        loop {
+            if let Phase::Stopped(ended) = &*phase.borrow_and_update() {
+                return ended.clone();
+            }
+            // The sender is this pod, which is borrowed.
+            let _ = phase.changed().await;
+        }
+    }
+
+    /// Whether the VM has ended, by itself or not.
+    pub fn is_stopped(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Stopped(_))
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+}

@@ -1,0 +1,97 @@
+//! All that a pod holds on the host, and how it is given back: in the reverse order, from any point of its making.
+
+use std::{fs, io, sync::Arc, time::Duration};
+
+use tracing::warn;
+
+use super::{layout::Layout, record::Record};
+use crate::{
+    cgroup::{Cgroup, Origin},
+    device::vsock,
+    rootfs::shared_dir::SharedDir,
+    sys::{file::absent_is_fine, process::Supervised, thread::blocking, uid::Uid},
+    vm::{Vm, qemu::Qemu},
+};
+
+/// QEMU answers `quit` in milliseconds, or is killed.
+const QUIT_BOUND: Duration = Duration::from_millis(300);
+
+/// What was acquired so far.
+#[derive(Debug)]
+pub struct Resources {
+    layout: Layout,
+    /// The cgroup that this process joined.
+    pub cgroup: Option<Cgroup>,
+    /// The VMM's user id.
+    pub uid: Option<Uid>,
+    /// The shared directory, mounted.
+    pub share: Option<SharedDir>,
+    /// virtiofsd and the vsock backend.
+    pub helpers: Vec<Arc<Supervised>>,
+    /// The VMM.
+    pub vm: Option<Arc<Qemu>>,
+}
+
+impl Resources {
+    /// Nothing yet.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, cgroup: None, uid: None, share: None, helpers: Vec::new(), vm: None }
+    }
+
+    /// Writes down what `delete` would have to clean up if this process died now.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn record(&self) -> io::Result<()> {
+        let own = crate::sys::process::Identity::of(std::process::id().cast_signed());
+        let helpers = self.helpers.iter().map(|helper| helper.identity());
+        let vm = self.vm.iter().map(|vm| vm.identity());
+        let record = Record {
+            processes: own.into_iter().chain(helpers).chain(vm).collect(),
+            cgroup: self.cgroup.clone().unwrap_or_default(),
+            uid: self.uid.as_ref().map(Uid::number),
+        };
+        record.write(&self.layout.record())
+    }
+
+    /// Ends the pod's processes and waits until they are reaped.
+    pub async fn end_processes(&mut self) {
+        if let Some(vm) = self.vm.take() {
+            vm.stop(QUIT_BOUND).await;
+        }
+        for helper in std::mem::take(&mut self.helpers) {
+            helper.kill().await;
+        }
+    }
+
+    /// Gives everything back. What fails is logged, and the rest goes on.
+    pub async fn release(mut self, origin: &Origin) {
+        self.end_processes().await;
+        let origin = origin.clone();
+        let released = blocking(move || {
+            self.release_files();
+            // The user id last: nothing of its user is left now.
+            drop(self.uid.take());
+            if let Some(cgroup) = self.cgroup.take() {
+                report("cgroup", cgroup.leave(&origin));
+            }
+            Ok(())
+        });
+        report("resources", released.await);
+    }
+
+    fn release_files(&mut self) {
+        if let Some(share) = self.share.take() {
+            report("shared directory", share.remove());
+        }
+        report("vsock directory", vsock::remove(&self.layout.vsock()));
+        report("scratch disk", absent_is_fine(fs::remove_dir_all(&self.layout.disk)));
+        report("record", absent_is_fine(fs::remove_file(self.layout.record())));
+    }
+}
+
+fn report(what: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        warn!(what, %error, "was not released");
+    }
+}

@@ -1,0 +1,90 @@
+//! A MicroVM that is up: what of the pod exists as long as it runs.
+
+use std::{sync::OnceLock, time::SystemTime};
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{boot::Booted, resources::Resources, spec::PodSpec};
+use crate::{
+    agent::Agent,
+    cgroup::Cgroup,
+    rootfs::{layers::Layers, shared_dir::SharedDir},
+    sys::namespace::HostNamespace,
+    vm::Size,
+};
+
+/// A running VM, and what the host holds for it.
+pub struct Sandbox {
+    /// What was asked for.
+    pub spec: PodSpec,
+    /// Its size.
+    pub size: Size,
+    /// How it came up.
+    pub booted: Booted,
+    /// The agent in it.
+    pub agent: Agent,
+    /// The VMM's process.
+    pub pid: u32,
+    /// What it sees of the host.
+    pub share: SharedDir,
+    /// The layers attached there.
+    pub layers: Mutex<Layers>,
+    /// Where the node's paths mean what callers mean.
+    pub host: HostNamespace,
+    /// The pod's cgroup on the host.
+    pub cgroup: Cgroup,
+    /// When it was up.
+    pub created: SystemTime,
+    /// All that is to be given back; taken by whoever does that.
+    pub resources: Mutex<Option<Resources>>,
+    death: CancellationToken,
+    message: OnceLock<String>,
+}
+
+impl Sandbox {
+    /// A VM that has just come up. None, where a part of it is missing.
+    pub fn new(
+        spec: PodSpec,
+        size: Size,
+        booted: Booted,
+        host: HostNamespace,
+        resources: Resources,
+    ) -> Option<Self> {
+        let vm = resources.vm.clone()?;
+        let share = resources.share.clone()?;
+        let pid = vm.identity().pid.unsigned_abs();
+        Some(Self {
+            spec,
+            size,
+            booted,
+            agent: Agent::new(vm),
+            pid,
+            share,
+            layers: Mutex::default(),
+            host,
+            cgroup: resources.cgroup.clone().unwrap_or_default(),
+            created: SystemTime::now(),
+            resources: Mutex::new(Some(resources)),
+            death: CancellationToken::new(),
+            message: OnceLock::new(),
+        })
+    }
+
+    /// Says that the VM has ended, and why. The first word stands.
+    pub fn declare_dead(&self, message: String) {
+        let _ = self.message.set(message);
+        self.death.cancel();
+    }
+
+    /// Why the VM ended; none while it runs.
+    pub fn death_message(&self) -> Option<String> {
+        self.death.is_cancelled().then(|| self.message.get().cloned().unwrap_or_default())
+    }
+
+    /// Waits for the VM's end.
+    pub async fn died(&self) -> String {
+        self.death.cancelled().await;
+        self.message.get().cloned().unwrap_or_default()
+    }
+}

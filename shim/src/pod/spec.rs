@@ -1,0 +1,186 @@
+//! What the pod is to be: read once from a CRI configuration, or from the pause container's specification.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use a3s_box_proto::{
+    config::Config,
+    cri::{LinuxContainerResources, NamespaceMode, PodSandboxConfig},
+};
+
+use super::{
+    annotations::{Annotations, NetworkMode},
+    dns::Dns,
+    size::Declared,
+};
+use crate::error::{Error, Result};
+
+/// A pod, as asked for; checked.
+#[derive(Debug, Clone, Default)]
+pub struct PodSpec {
+    /// Its own name; may be empty.
+    pub hostname: String,
+    /// Its network namespace; none where it has loopback only.
+    pub netns: Option<PathBuf>,
+    /// As CRI names it.
+    pub cgroup_parent: String,
+    /// Ours, checked.
+    pub annotations: Annotations,
+    /// Limits of its containers together.
+    pub limits: Declared,
+    /// What the runtime class adds.
+    pub overhead: Declared,
+    /// Names.
+    pub dns: Dns,
+    /// Kernel settings of the pod's namespaces.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+impl PodSpec {
+    /// Reads CRI's configuration.
+    ///
+    /// # Errors
+    /// It asks for what a VM cannot give, or an annotation is wrong.
+    pub fn from_cri(message: PodSandboxConfig, netns: &str, config: &Config) -> Result<Self> {
+        let linux = message.linux.unwrap_or_default();
+        let namespaces = linux.security_context.unwrap_or_default().namespace_options.unwrap_or_default();
+        if namespaces.network == NamespaceMode::Node as i32 {
+            return Err(Error::invalid("the pod", "the host's network cannot be given to a MicroVM"));
+        }
+        if namespaces.ipc == NamespaceMode::Node as i32 {
+            return Err(Error::invalid("the pod", "the host's IPC cannot be given to a MicroVM"));
+        }
+        let annotations = Annotations::parse(&message.annotations, config)?;
+        let dns = message.dns_config.unwrap_or_default();
+        Ok(Self {
+            hostname: message.hostname,
+            netns: netns_of(netns, annotations.network)?,
+            cgroup_parent: linux.cgroup_parent,
+            annotations,
+            limits: declared(linux.resources.as_ref()),
+            overhead: declared(linux.overhead.as_ref()),
+            dns: Dns { servers: dns.servers, searches: dns.searches, options: dns.options },
+            sysctls: linux.sysctls.into_iter().collect(),
+        })
+    }
+
+    /// Reads the specification of containerd's pause container, which stands for the pod in its default mode.
+    ///
+    /// # Errors
+    /// An annotation is wrong, or there is no network namespace.
+    pub fn from_pause(spec: &PauseSpec, config: &Config) -> Result<Self> {
+        let annotations = Annotations::parse(&spec.annotations, config)?;
+        let number = |name: &str| -> u64 {
+            let name = format!("io.kubernetes.cri.sandbox-{name}");
+            spec.annotations.get(&name).and_then(|value| value.parse().ok()).unwrap_or_default()
+        };
+        let cgroup = Path::new(&spec.cgroups_path);
+        Ok(Self {
+            hostname: spec.hostname.clone(),
+            netns: netns_of(&spec.netns, annotations.network)?,
+            // systemd's form is "slice:prefix:name".
+            cgroup_parent: match spec.cgroups_path.split_once(':') {
+                Some((slice, _)) => slice.to_owned(),
+                None => cgroup.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned(),
+            },
+            annotations,
+            limits: Declared {
+                cpu_quota: number("cpu-quota"),
+                cpu_period: number("cpu-period"),
+                memory: number("memory"),
+            },
+            sysctls: spec.sysctls.clone(),
+            ..Self::default()
+        })
+    }
+}
+
+/// What of the pause container's specification matters.
+#[derive(Debug, Clone, Default)]
+pub struct PauseSpec {
+    /// Its annotations, which carry the pod's.
+    pub annotations: HashMap<String, String>,
+    /// The pod's name.
+    pub hostname: String,
+    /// Path of the pod's network namespace.
+    pub netns: String,
+    /// Where the pause container would be.
+    pub cgroups_path: String,
+    /// Kernel settings.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+fn netns_of(path: &str, mode: NetworkMode) -> Result<Option<PathBuf>> {
+    match (mode, path) {
+        (NetworkMode::None, _) => Ok(None),
+        (NetworkMode::Bridge, "") => Err(Error::invalid(
+            "the pod",
+            "no network namespace is given; annotation a3s.box/network-mode = none asks for loopback only",
+        )),
+        (NetworkMode::Bridge, path) => Ok(Some(path.into())),
+    }
+}
+
+fn declared(resources: Option<&LinuxContainerResources>) -> Declared {
+    let positive = |value: i64| u64::try_from(value).unwrap_or_default();
+    resources.map_or(Declared::default(), |resources| Declared {
+        cpu_quota: positive(resources.cpu_quota),
+        cpu_period: positive(resources.cpu_period),
+        memory: positive(resources.memory_limit_in_bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use a3s_box_proto::cri::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption};
+
+    use super::*;
+
+    #[test]
+    fn the_hosts_network_is_refused() {
+        let namespace_options =
+            Some(NamespaceOption { network: NamespaceMode::Node as i32, ..Default::default() });
+        let message = PodSandboxConfig {
+            linux: Some(LinuxPodSandboxConfig {
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let error = PodSpec::from_cri(message, "/run/netns/x", &Config::default()).unwrap_err();
+        assert!(error.to_string().contains("host's network"));
+    }
+
+    #[test]
+    fn a_pod_without_namespace_must_ask_for_none() {
+        let config = Config::default();
+        assert!(PodSpec::from_cri(PodSandboxConfig::default(), "", &config).is_err());
+        let annotations = [("a3s.box/network-mode".to_owned(), "none".to_owned())].into();
+        let message = PodSandboxConfig { annotations, ..Default::default() };
+        assert_eq!(PodSpec::from_cri(message, "/run/netns/x", &config).unwrap().netns, None);
+    }
+
+    #[test]
+    fn the_pause_container_tells_the_pods_limits_and_cgroup() {
+        let annotations = [
+            ("io.kubernetes.cri.sandbox-memory".to_owned(), "1048576".to_owned()),
+            ("io.kubernetes.cri.sandbox-cpu-quota".to_owned(), "-1".to_owned()),
+        ];
+        let spec = PauseSpec {
+            annotations: annotations.into(),
+            netns: "/run/netns/cni-1".into(),
+            cgroups_path: "kubepods-pod1.slice:cri-containerd:abc".into(),
+            ..PauseSpec::default()
+        };
+        let pod = PodSpec::from_pause(&spec, &Config::default()).unwrap();
+        assert_eq!(pod.limits, Declared { memory: 1 << 20, ..Declared::default() });
+        assert_eq!(pod.cgroup_parent, "kubepods-pod1.slice");
+        let spec = PauseSpec { cgroups_path: "/kubepods/pod1/abc".into(), ..spec };
+        assert_eq!(PodSpec::from_pause(&spec, &Config::default()).unwrap().cgroup_parent, "/kubepods/pod1");
+    }
+}

@@ -1,0 +1,89 @@
+//! Figures in containerd's form: cgroup version 2's, as the guest has them.
+
+use std::{io, time::SystemTime};
+
+use a3s_box_proto::agent::{CpuStats, MemoryStats};
+use containerd_shim_protos::{
+    cgroups_v2::metrics::{CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat},
+    sandbox_api::SandboxMetricsResponse,
+};
+use protobuf::{Message, MessageField, well_known_types::any::Any};
+
+use super::timestamp;
+use crate::{
+    error::{Error, Result, Step},
+    pod::{Pod, container::Container},
+};
+
+/// The name under which containerd registers the message.
+const TYPE: &str = "io.containerd.cgroups.v2.Metrics";
+
+/// One container's.
+pub(super) async fn of_container(pod: &Pod, container: &Container) -> Result<Any> {
+    let sandbox = pod.ready("measure it")?;
+    let stats = sandbox.agent.stats(std::slice::from_ref(&container.id)).await?;
+    let stats = stats
+        .containers
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::NotFound(format!("figures of container {}", container.id)))?;
+    encode(stats.cpu.as_ref(), stats.memory.as_ref(), stats.process_count, stats.pids_limit)
+}
+
+/// The guest's as a whole.
+pub(super) async fn of_pod(pod: &Pod) -> Result<Any> {
+    let stats = pod.ready("measure it")?.agent.stats(&[]).await?;
+    encode(stats.cpu.as_ref(), stats.memory.as_ref(), stats.process_count, 0)
+}
+
+/// The answer to containerd's question for a sandbox's.
+pub(super) async fn of_sandbox(pod: &Pod) -> Result<SandboxMetricsResponse> {
+    let mut response = SandboxMetricsResponse::default();
+    let metrics = response.metrics.mut_or_insert_default();
+    metrics.data = MessageField::some(of_pod(pod).await?);
+    metrics.id = pod.id.to_string();
+    metrics.timestamp = timestamp(SystemTime::now());
+    Ok(response)
+}
+
+fn encode(cpu: Option<&CpuStats>, memory: Option<&MemoryStats>, processes: u64, limit: u64) -> Result<Any> {
+    let pids = PidsStat { current: processes, limit, ..PidsStat::default() };
+    let metrics = Metrics {
+        pids: MessageField::some(pids),
+        cpu: cpu.map(convert_cpu).into(),
+        memory: memory.map(convert_memory).into(),
+        memory_events: memory
+            .map(|memory| MemoryEvents { oom_kill: memory.oom_kills, ..MemoryEvents::default() })
+            .into(),
+        ..Metrics::default()
+    };
+    let value = metrics.write_to_bytes().map_err(io::Error::other).step(|| "encoding figures".into())?;
+    Ok(Any { type_url: TYPE.into(), value, ..Any::default() })
+}
+
+fn convert_cpu(cpu: &CpuStats) -> CPUStat {
+    CPUStat {
+        usage_usec: cpu.usage_usec,
+        user_usec: cpu.user_usec,
+        system_usec: cpu.system_usec,
+        nr_periods: cpu.periods,
+        nr_throttled: cpu.throttled_periods,
+        throttled_usec: cpu.throttled_usec,
+        ..CPUStat::default()
+    }
+}
+
+fn convert_memory(memory: &MemoryStats) -> MemoryStat {
+    MemoryStat {
+        anon: memory.anon,
+        file: memory.file,
+        inactive_file: memory.inactive_file,
+        pgfault: memory.page_faults,
+        pgmajfault: memory.major_page_faults,
+        usage: memory.usage,
+        usage_limit: memory.limit,
+        swap_usage: memory.swap_usage,
+        swap_limit: memory.swap_limit,
+        ..MemoryStat::default()
+    }
+}

@@ -1,0 +1,79 @@
+//! How a MicroVM is run. One file knows the trait; each VMM is a folder of its own.
+
+pub mod accelerator;
+pub mod console;
+pub mod qemu;
+
+use std::{fs::File, io, os::fd::OwnedFd, time::Duration};
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+
+use crate::device::nic::Nic;
+
+pub use accelerator::Accelerator;
+
+/// A MicroVM's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mb: u64,
+}
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How its processor is run.
+    pub accelerator: Accelerator,
+    /// Its size.
+    pub size: Size,
+    /// The user and group that the VMM runs as.
+    pub uid: u32,
+}
+
+/// What a MicroVM boots from and runs on.
+#[derive(Debug)]
+pub struct Files {
+    /// The kernel, a PVH vmlinux.
+    pub kernel: File,
+    /// The initramfs, which holds the agent.
+    pub initramfs: File,
+    /// `/dev/kvm`, where it is to be used.
+    pub kvm: Option<File>,
+}
+
+/// What a MicroVM is given: open descriptors, so that the VMM needs no path and no privilege.
+#[derive(Debug)]
+pub struct Devices {
+    /// What it boots from and runs on.
+    pub files: Files,
+    /// A connection to the vsock backend (vhost-user).
+    pub vsock: OwnedFd,
+    /// A connection to the virtio-fs daemon (vhost-user).
+    pub share: OwnedFd,
+    /// The scratch disk's file.
+    pub scratch: File,
+    /// The network device, where the pod has one.
+    pub nic: Option<Nic>,
+}
+
+/// A MicroVM that was started.
+#[async_trait]
+pub trait Vm: Send + Sync {
+    /// The VMM's process on the host.
+    fn pid(&self) -> u32;
+
+    /// Connects to a vsock port of the guest.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the VM is gone.
+    async fn connect(&self, port: u32) -> io::Result<UnixStream>;
+
+    /// Waits for the VM's end; says how it came.
+    async fn wait(&self) -> String;
+
+    /// Ends the VM: asks the VMM, and kills it after the time given.
+    async fn stop(&self, within: Duration);
+}

@@ -1,0 +1,7 @@
+//! QEMU's `microvm` machine: the same command line under KVM and TCG.
+
+mod arguments;
+mod process;
+mod qmp;
+
+pub use process::{Paths, Qemu, start};

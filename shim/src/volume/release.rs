@@ -1,0 +1,37 @@
+//! Gives volumes back to the host.
+
+use std::{fs, io, time::Duration};
+
+use rustix::mount::UnmountFlags;
+use tokio::time::{Instant, sleep};
+
+use crate::rootfs::shared_dir::Place;
+use crate::sys::{file::absent_is_fine, mount::unmount_below, thread::blocking};
+
+/// virtiofsd closes what the guest forgot a moment after the guest forgot it.
+const BOUND: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Unmounts all below a container's directory, and removes it. Plainly: a volume that somebody still uses is not
+/// free, and a lazy unmount would only hide that.
+///
+/// # Errors
+/// Something is in use after [`BOUND`].
+pub async fn release(directory: Place) -> io::Result<()> {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let tried = directory.clone();
+        match blocking(move || unmount_and_remove(&tried)).await {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn unmount_and_remove(directory: &Place) -> io::Result<()> {
+    unmount_below(&directory.seen, UnmountFlags::empty())?;
+    // Empty files and directories; nothing was ever mounted in this one.
+    absent_is_fine(fs::remove_dir_all(&directory.behind))
+}
