@@ -1,0 +1,135 @@
+//! Resources: the container's cgroup in the guest.
+
+use std::collections::HashMap;
+
+use a3s_box_proto::cri::{ContainerConfig, LinuxContainerResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+
+use crate::{
+    Input, check, devices,
+    error::{SpecError, invalid, unsupported},
+};
+
+/// What our annotations begin with.
+pub(crate) const PREFIX: &str = "a3s.box/";
+/// The pod's limit of processes a container.
+const PIDS_ANNOTATION: &str = "a3s.box/pids-limit";
+const PIDS_KEY: &str = "pids.max";
+/// Controllers whose files mean the same in the guest as on the host.
+const UNIFIED: [&str; 3] = ["cpu.", "memory.", "pids."];
+/// Longer than any value of a cgroup file that a request could set.
+const MAX_UNIFIED: usize = 4096;
+
+/// The limits of a container.
+pub(crate) fn resources(input: &Input<'_>, privileged: bool) -> Result<LinuxResources, SpecError> {
+    let none = LinuxContainerResources::default();
+    let asked = of_container(input.container).unwrap_or(&none);
+    if let Some(limit) = asked.hugepage_limits.iter().find(|limit| limit.limit > 0) {
+        let field = format!("hugepage_limits[{}]", check::shown(&limit.page_size));
+        return Err(unsupported(field, "the guest has no huge pages of its own yet"));
+    }
+    let mut resources = LinuxResources::default();
+    // cpuset_cpus and cpuset_mems name CPUs and nodes of the host, so they are no business of the guest.
+    resources
+        .set_cpu(Some(cpu(asked)?))
+        .set_memory(Some(memory(asked)?))
+        .set_pids(Some(pids(input, asked)?))
+        .set_unified(Some(unified(asked)?))
+        .set_devices(Some(devices::rules(input.container, privileged)?));
+    Ok(resources)
+}
+
+/// How gladly the kernel kills the container when memory is short.
+pub(crate) fn oom_score_adj(container: &ContainerConfig) -> Result<Option<i32>, SpecError> {
+    let Some(asked) = of_container(container) else { return Ok(None) };
+    let score = asked.oom_score_adj;
+    if !(-1000..=1000).contains(&score) {
+        return Err(invalid("oom_score_adj", format!("{score} is not from -1000 to 1000")));
+    }
+    check::number("oom_score_adj", score, "from -1000 to 1000").map(Some)
+}
+
+fn of_container(container: &ContainerConfig) -> Option<&LinuxContainerResources> {
+    container.linux.as_ref()?.resources.as_ref()
+}
+
+/// 0 is how protobuf says nothing.
+fn given(value: i64) -> Option<i64> {
+    (value != 0).then_some(value)
+}
+
+fn positive(field: &str, value: i64) -> Result<Option<u64>, SpecError> {
+    given(value).map(|value| check::number(field, value, "a positive number")).transpose()
+}
+
+fn cpu(asked: &LinuxContainerResources) -> Result<LinuxCpu, SpecError> {
+    let quota = given(asked.cpu_quota);
+    if quota.is_some_and(|quota| quota < -1) {
+        return Err(invalid("cpu_quota", format!("{} is neither positive nor -1", asked.cpu_quota)));
+    }
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(positive("cpu_shares", asked.cpu_shares)?)
+        .set_period(positive("cpu_period", asked.cpu_period)?)
+        .set_quota(quota);
+    Ok(cpu)
+}
+
+fn memory(asked: &LinuxContainerResources) -> Result<LinuxMemory, SpecError> {
+    let limit = given(asked.memory_limit_in_bytes);
+    let swap = given(asked.memory_swap_limit_in_bytes);
+    for (field, value) in [("memory_limit_in_bytes", limit), ("memory_swap_limit_in_bytes", swap)] {
+        if let Some(value) = value.filter(|value| *value < -1) {
+            return Err(invalid(field, format!("{value} is neither positive nor -1")));
+        }
+    }
+    if let (Some(limit), Some(swap)) = (limit, swap)
+        && swap != -1
+        && (limit == -1 || swap < limit)
+    {
+        let reason = format!("memory and swap together, {swap}, are less than memory alone, {limit}");
+        return Err(invalid("memory_swap_limit_in_bytes", reason));
+    }
+    let mut memory = LinuxMemory::default();
+    // Without a word on swap there is none, as in containerd.
+    memory.set_limit(limit).set_swap(swap.or(limit));
+    Ok(memory)
+}
+
+/// The container's own word, else the pod's, else the node's.
+fn pids(input: &Input<'_>, asked: &LinuxContainerResources) -> Result<LinuxPids, SpecError> {
+    let annotation = input.sandbox.annotations.get(PIDS_ANNOTATION);
+    let (field, limit) = match (asked.unified.get(PIDS_KEY), annotation) {
+        (Some(text), _) => {
+            (format!("unified[{PIDS_KEY}]"), parse_pids(&format!("unified[{PIDS_KEY}]"), text)?)
+        }
+        (None, Some(text)) => (PIDS_ANNOTATION.to_owned(), parse_pids(PIDS_ANNOTATION, text)?),
+        (None, None) => ("pids.default".to_owned(), input.pids.default),
+    };
+    let most = input.pids.max;
+    if limit > most {
+        return Err(invalid(field, format!("{limit} is above the most that this node allows, {most}")));
+    }
+    let mut pids = LinuxPids::default();
+    pids.set_limit(i64::try_from(limit).map_err(|_| invalid(field, format!("{limit} is no limit")))?);
+    Ok(pids)
+}
+
+fn parse_pids(field: &str, text: &str) -> Result<u64, SpecError> {
+    let limit = text.trim().parse().ok().filter(|limit| *limit >= 1);
+    limit.ok_or_else(|| invalid(field, format!("{} is not a number of at least 1", check::shown(text))))
+}
+
+fn unified(asked: &LinuxContainerResources) -> Result<HashMap<String, String>, SpecError> {
+    let mut unified = HashMap::new();
+    for (key, value) in asked.unified.iter().filter(|(key, _)| *key != PIDS_KEY) {
+        let field = format!("unified[{}]", check::shown(key));
+        // The key becomes a file's name.
+        if key.contains('/') || !UNIFIED.iter().any(|controller| key.starts_with(controller)) {
+            return Err(unsupported(field, format!("files of {} can be set", UNIFIED.join(", "))));
+        }
+        check::text(&field, key, MAX_UNIFIED)?;
+        check::text(&field, value, MAX_UNIFIED)?;
+        unified.insert(key.clone(), value.clone());
+    }
+    Ok(unified)
+}

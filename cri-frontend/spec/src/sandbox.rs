@@ -1,0 +1,150 @@
+//! What a pod as a whole may ask for.
+
+use a3s_box_proto::cri::{NamespaceMode, PodSandboxConfig};
+
+use crate::{
+    check,
+    error::{SpecError, invalid, unsupported},
+    namespaces::{check_user_namespace, mode},
+};
+
+/// Beginnings of sysctls that the kernel keeps for each namespace: kubelet's list.
+const NAMESPACED: [&str; 4] = ["fs.mqueue.", "kernel.msg", "kernel.shm", "net."];
+/// The one that is not a group.
+const SEMAPHORES: &str = "kernel.sem";
+/// Longer than any sysctl's name or value.
+const MAX_SYSCTL: usize = 4096;
+
+/// Refuses a pod that no MicroVM can be.
+///
+/// # Errors
+/// It asks for namespaces of the host, a user namespace, or sysctls that are not its own; the message says why not.
+pub fn check_sandbox(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
+    let Some(linux) = &sandbox.linux else { return Ok(()) };
+    for (name, value) in &linux.sysctls {
+        check::text(&format!("sysctls[{}]", check::shown(name)), value, MAX_SYSCTL)?;
+    }
+    check_sysctls(linux.sysctls.keys().map(String::as_str))?;
+    let Some(context) = &linux.security_context else { return Ok(()) };
+    if context.run_as_group.is_some() && context.run_as_user.is_none() {
+        return Err(invalid("run_as_group", "it is given without run_as_user"));
+    }
+    let Some(options) = &context.namespace_options else { return Ok(()) };
+    for (name, value) in [("network", options.network), ("ipc", options.ipc), ("pid", options.pid)] {
+        let field = format!("namespace_options.{name}");
+        if mode(&field, value)? == NamespaceMode::Node {
+            let reason =
+                "a pod in a MicroVM runs on a kernel of its own and cannot share the host's namespaces";
+            return Err(unsupported(format!("{field} NODE"), reason));
+        }
+    }
+    check_user_namespace(options)
+}
+
+/// Refuses sysctls that would not be the pod's own, or are none.
+///
+/// # Errors
+/// A name is not in the set that the kernel keeps for each namespace.
+pub fn check_sysctls<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), SpecError> {
+    names.into_iter().try_for_each(check_sysctl)
+}
+
+fn check_sysctl(name: &str) -> Result<(), SpecError> {
+    let field = || format!("sysctls[{}]", check::shown(name));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    let parts_are_sound = |text: &str| text.split('.').all(|part| !part.is_empty());
+    let dotted = dotted(name);
+    // The name becomes a path.
+    if name.len() > MAX_SYSCTL || !name.chars().all(allowed) || !parts_are_sound(&dotted) {
+        return Err(invalid(field(), "it is no sysctl's name"));
+    }
+    if dotted == SEMAPHORES || NAMESPACED.iter().any(|group| dotted.starts_with(group)) {
+        return Ok(());
+    }
+    Err(unsupported(
+        field(),
+        "only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* are a pod's own",
+    ))
+}
+
+/// `net/ipv4/conf/eth0.1/x` is the other way of writing such a name, in which a dot is a part's own.
+fn dotted(name: &str) -> String {
+    let slashed = name.find(['.', '/']).is_some_and(|first| name[first..].starts_with('/'));
+    if slashed { name.replace('.', "_").replace('/', ".") } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use a3s_box_proto::cri::{
+        Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, UserNamespace,
+    };
+
+    use super::*;
+    use crate::Kind;
+
+    fn check(change: impl FnOnce(&mut LinuxSandboxSecurityContext)) -> Result<(), SpecError> {
+        let mut context = LinuxSandboxSecurityContext::default();
+        change(&mut context);
+        let linux = LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() };
+        check_sandbox(&PodSandboxConfig { linux: Some(linux), ..Default::default() })
+    }
+
+    fn options(change: impl FnOnce(&mut NamespaceOption)) -> Result<(), SpecError> {
+        let mut options = NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() };
+        change(&mut options);
+        check(|context| context.namespace_options = Some(options))
+    }
+
+    #[test]
+    fn an_ordinary_pod_is_accepted() {
+        check_sandbox(&PodSandboxConfig::default()).unwrap();
+        options(|_| {}).unwrap();
+        let node = UserNamespace { mode: NamespaceMode::Node.into(), ..Default::default() };
+        options(|options| options.userns_options = Some(node)).unwrap();
+    }
+
+    #[test]
+    fn the_hosts_namespaces_are_refused_with_the_reason() {
+        let node = NamespaceMode::Node.into();
+        for name in ["network", "ipc", "pid"] {
+            let with = |mode| {
+                options(|options| match name {
+                    "network" => options.network = mode,
+                    "ipc" => options.ipc = mode,
+                    _ => options.pid = mode,
+                })
+            };
+            let error = with(node).unwrap_err();
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(error.to_string().contains("kernel of its own"), "{error}");
+            assert!(with(17).is_err());
+        }
+        let own = UserNamespace::default();
+        assert!(options(|options| options.userns_options = Some(own)).is_err());
+    }
+
+    #[test]
+    fn a_group_needs_a_user() {
+        let error = check(|context| context.run_as_group = Some(Int64Value { value: 7 })).unwrap_err();
+        assert!(error.to_string().contains("run_as_group"));
+    }
+
+    #[test]
+    fn only_sysctls_of_the_pods_own_are_accepted() {
+        let good = ["kernel.shm_rmid_forced", "kernel.sem", "fs.mqueue.msg_max", "net.core.somaxconn"];
+        check_sysctls(good.into_iter().chain(["net/ipv4/conf/eth0.1/forwarding"])).unwrap();
+        for bad in [
+            "kernel.hostname",
+            "vm.swappiness",
+            "netx",
+            "net..x",
+            "net.../../kernel/core_pattern",
+            "net.ipv4/../../kernel/panic",
+            "net.a b",
+            "",
+        ] {
+            assert!(check_sysctls([bad]).is_err(), "{bad:?} was accepted");
+        }
+    }
+}
