@@ -1,0 +1,120 @@
+//! The pipeline of one layer.
+
+use std::{
+    io::{self, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statvfs::statvfs;
+
+use super::{
+    LayerError, Limits, decompress::Decompressed, hash::Hashing, mkfs::Converter, normalise::normalise,
+    output::Outcome, resolve::Below,
+};
+use crate::digest::Digest;
+
+/// Free space is looked at after every so many bytes.
+const SPACE_STEP: u64 = 32 << 20;
+const WRITE_BUFFER: usize = 256 << 10;
+
+/// What is to be converted, and by what.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// The converter's program.
+    pub program: PathBuf,
+    /// An empty directory for it.
+    pub directory: PathBuf,
+    /// How large a layer may be.
+    pub limits: Limits,
+    /// The blob's digest by the manifest.
+    pub blob: Digest,
+    /// The uncompressed blob's by the image's configuration.
+    pub diff_id: Digest,
+    /// The root directory is to be as it is below, unless the layer says something else.
+    pub inherit_root: bool,
+}
+
+/// Converts a blob; blocks until it is done. The file is synced, checked and root's.
+pub(crate) fn convert(
+    job: &Job,
+    blob: impl Read,
+    below: &mut dyn Below,
+) -> Result<(PathBuf, Outcome), LayerError> {
+    let limits = job.limits;
+    let mut blob = Hashing::new(blob, limits.compressed, || limits.compressed_error());
+    let converted = unpack(job, &mut blob, below);
+    let actual = match (&converted, blob.finish()) {
+        (Ok(_) | Err(LayerError::Read(_)), Ok(actual)) => actual,
+        (Ok(_), Err(error)) => return Err(LayerError::from_read(error)),
+        (Err(_), _) => return converted,
+    };
+    // A damaged blob shows as any error of its format. That it is not what was asked for says more.
+    if actual == job.blob {
+        converted
+    } else {
+        Err(LayerError::BlobDigest { expected: job.blob.clone(), actual })
+    }
+}
+
+fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<(PathBuf, Outcome), LayerError> {
+    let limits = job.limits;
+    let stream = Decompressed::new(blob).map_err(LayerError::from_read)?;
+    let mut tar = Hashing::new(stream, limits.unpacked, || limits.unpacked_error());
+    let mut converter = Converter::start(&job.program, &job.directory, limits)?;
+    let sink =
+        SpaceGuard { inner: converter.stdin()?, path: &job.directory, keep: limits.keep_free, unchecked: 0 };
+    let outcome = match normalise(
+        &mut tar,
+        BufWriter::with_capacity(WRITE_BUFFER, sink),
+        below,
+        job.inherit_root,
+        limits,
+    ) {
+        // The converter went away: it knows why.
+        Err(LayerError::Read(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            converter.finish()?;
+            return Err(LayerError::Converter { step: "write to", source: error });
+        }
+        outcome => outcome?,
+    };
+    let actual = tar.finish().map_err(LayerError::from_read)?;
+    if actual != job.diff_id {
+        return Err(LayerError::DiffId { expected: job.diff_id.clone(), actual });
+    }
+    Ok((converter.finish()?, outcome))
+}
+
+/// Refuses to fill the disk.
+pub(crate) fn check_space(path: &Path, needed: u64, keep: u64) -> Result<(), LayerError> {
+    let stat = statvfs(path).map_err(|errno| LayerError::Store {
+        step: "ask for the free space below",
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let missing = needed.saturating_add(keep).saturating_sub(free);
+    if missing == 0 { Ok(()) } else { Err(LayerError::DiskFull { path: path.to_owned(), missing, keep }) }
+}
+
+struct SpaceGuard<'a, W> {
+    inner: W,
+    path: &'a Path,
+    keep: u64,
+    unchecked: u64,
+}
+
+impl<W: Write> Write for SpaceGuard<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.unchecked >= SPACE_STEP {
+            check_space(self.path, 0, self.keep).map_err(LayerError::into_io)?;
+            self.unchecked = 0;
+        }
+        let written = self.inner.write(buffer)?;
+        self.unchecked += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,71 @@
+//! How much a layer may be.
+
+use a3s_box_proto::config::Images;
+
+use super::LayerError;
+
+/// The kernel's PATH_MAX without its NUL.
+pub(super) const MAX_PATH: usize = 4095;
+/// The kernel's NAME_MAX.
+pub(super) const MAX_NAME: usize = 255;
+/// The kernel's XATTR_SIZE_MAX.
+pub(super) const MAX_XATTR: usize = 65_536;
+/// Headers of one entry: long names, PAX records, sparse maps.
+pub(super) const MAX_HEADER: u64 = 4 << 20;
+/// Attributes of directories are kept until the layer's end: all together no more than this.
+pub(super) const MAX_DIRECTORY_XATTRS: usize = 16 << 20;
+/// As many symbolic links a path may lead through as containerd's `fs.RootPath` allows.
+pub(super) const MAX_LINKS: usize = 255;
+
+/// Limits from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of the blob.
+    pub compressed: u64,
+    /// Bytes of the uncompressed tar stream, holes of sparse files counted.
+    pub unpacked: u64,
+    /// Entries, those added for missing parents counted.
+    pub entries: u64,
+    /// Bytes that stay free in the store's file system.
+    pub keep_free: u64,
+}
+
+impl Limits {
+    /// The configured ones.
+    pub(crate) fn new(config: &Images) -> Self {
+        let mib = |value: u64| value.saturating_mul(1 << 20);
+        Self {
+            compressed: mib(config.max_layer_mb),
+            unpacked: mib(config.max_unpacked_layer_mb),
+            entries: config.max_layer_entries,
+            keep_free: mib(config.keep_free_mb),
+        }
+    }
+
+    /// The blob is too large.
+    pub(crate) fn compressed_error(self) -> LayerError {
+        LayerError::Limit {
+            what: "the layer's compressed bytes",
+            limit: self.compressed,
+            key: "images.max_layer_mb",
+        }
+    }
+
+    /// What it unpacks to is too large.
+    pub(crate) fn unpacked_error(self) -> LayerError {
+        LayerError::Limit {
+            what: "the layer's uncompressed bytes",
+            limit: self.unpacked,
+            key: "images.max_unpacked_layer_mb",
+        }
+    }
+
+    /// Too many entries.
+    pub(crate) fn entries_error(self) -> LayerError {
+        LayerError::Limit {
+            what: "the layer's entries",
+            limit: self.entries,
+            key: "images.max_layer_entries",
+        }
+    }
+}

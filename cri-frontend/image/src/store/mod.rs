@@ -1,0 +1,22 @@
+//! Images on disk.
+//!
+//! | path | content |
+//! |---|---|
+//! | `lock` | flock of the one process that uses the store |
+//! | `index.json` | all images: names, digests, layers; replaced as a whole |
+//! | `manifests/<hex>`, `configs/<hex>` | as the registry sent them |
+//! | `layers/<diff\|chain>-<hex>/` | `layer.erofs` and `layer.json` |
+//! | `tmp/` | what is in the making; emptied at start |
+//!
+//! What is named in `index.json` is complete: everything else is written, synced and renamed before.
+
+mod disk;
+mod index;
+mod layer;
+mod lock;
+mod names;
+mod state;
+mod usage;
+
+pub(crate) use layer::{LayerFacts, LayerKey, StoredLayer};
+pub(crate) use state::{Lease, NewImage, Store};
