@@ -1,0 +1,147 @@
+//! `serve`: the frontend itself.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use a3s_box_image::ImageStore;
+use a3s_box_network::Cni;
+use a3s_box_proto::config::Config;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{Configured, Failure};
+use crate::{
+    clock::boot_id,
+    grpc::{self, socket},
+    node::{Node, names::Names, registry::Registry},
+    shim::Shims,
+    state::{self, StateError},
+};
+
+/// Calls wait for shims and plugins; two threads are plenty.
+const WORKERS: usize = 2;
+/// Even a single processor has something to do while a booting VM waits for its disk.
+const LEAST_BOOTS: usize = 2;
+/// Threads for file operations.
+const BLOCKING_THREADS: usize = 16;
+/// After a request to end: for calls in progress. What is half made then is undone by the next frontend.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+/// Held by the one frontend that works with a directory.
+const LOCK: &str = "frontend.lock";
+
+/// Serves until SIGTERM or SIGINT.
+pub fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
+    let (path, config) = configured.load()?;
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .map_err(|error| format!("configuration {}: log.filter: {error}", path.display()))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&path, config))?;
+    // What still runs now is given up: the next frontend settles it.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(path: &Path, config: Config) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let _locks = [lock(&config.root_dir, 0o700)?, lock(&config.state_dir, 0o711)?];
+    let (listener, owner) = socket::listen(&config.cri.socket).await?;
+    let (node, loaded) = open(path, config).await?;
+    state::reconcile(&node, loaded).await?;
+    info!(socket = %node.config.cri.socket.display(), "serving");
+    let shutdown = node.shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        info!("asked to end; pods go on");
+        shutdown.cancel();
+    });
+    let served = grpc::serve(node.clone(), listener, owner);
+    let overdue = async {
+        node.shutdown.cancelled().await;
+        tokio::time::sleep(LAST_CALLS).await;
+    };
+    tokio::select! {
+        result = served => result?,
+        () = overdue => warn!("connections are cut while calls are in progress"),
+    }
+    node.work.close();
+    if timeout(LAST_CALLS, node.work.wait()).await.is_err() {
+        warn!("work in progress is left to the next frontend");
+    }
+    Ok(())
+}
+
+async fn open(path: &Path, config: Config) -> Result<(Arc<Node>, state::Loaded), Failure> {
+    let (db, loaded) = state::open(&config.root_dir.join("state.redb"))?;
+    let images =
+        ImageStore::open(config.root_dir.join("images"), &config.images, config.helpers.mkfs_erofs.clone())
+            .await?;
+    let node = Node {
+        shims: Shims { program: config.cri.shim.clone(), config_path: path.to_owned() },
+        cni: Cni::new(&config.network),
+        db,
+        images,
+        sandboxes: Registry::new("pod sandbox"),
+        containers: Registry::new("container"),
+        sandbox_names: Names::default(),
+        container_names: Names::default(),
+        boot_id: boot_id(),
+        boots: Semaphore::new(
+            thread::available_parallelism().map_or(LEAST_BOOTS, usize::from).max(LEAST_BOOTS),
+        ),
+        work: TaskTracker::new(),
+        shutdown: CancellationToken::new(),
+        config,
+    };
+    Ok((Arc::new(node), loaded))
+}
+
+/// Makes a directory of ours and takes it for this process alone.
+fn lock(dir: &Path, mode: u32) -> Result<File, StateError> {
+    let path = dir.join(LOCK);
+    let failed = |action| {
+        let path = path.clone();
+        move |source| StateError::File { action, path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(failed("make the directory of"))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed("open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path }),
+        Err(TryLockError::Error(source)) => Err(failed("lock")(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_one_frontends() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let first = lock(&root, 0o700).unwrap();
+        assert!(matches!(lock(&root, 0o700), Err(StateError::InUse { .. })));
+        drop(first);
+        lock(&root, 0o700).unwrap();
+    }
+}

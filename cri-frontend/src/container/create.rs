@@ -1,0 +1,240 @@
+//! CreateContainer: checks and records a container. The guest hears of it when it is started.
+
+use std::{
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use a3s_box_image::Image;
+use a3s_box_proto::{
+    cri::{ContainerConfig, PodSandboxConfig},
+    ids::ContainerId,
+};
+use a3s_box_spec::{ContainerSpec, Input, container_spec};
+use oci_spec::runtime::Spec;
+use tracing::{info, warn};
+
+use super::{
+    Container, ContainerRecord, ContainerState, MIRROR,
+    record::{ImageUse, RunAs, StopSignal, unique_name},
+};
+use crate::{
+    clock::unix_nanos,
+    error::Error,
+    node::{
+        Node, files,
+        ids::new_id,
+        names::{Claim, Reservation},
+    },
+    sandbox::{Sandbox, SandboxRecord},
+    undo::UndoStack,
+};
+
+/// The OCI specification in a container's directory, where a shim looks for it.
+pub const SPEC: &str = "config.json";
+/// For each step that undoes a failed attempt: small files and one record.
+const UNDO_BOUND: Duration = Duration::from_secs(30);
+
+/// Makes a container in a pod.
+pub async fn create(node: &Arc<Node>, sandbox: &str, config: ContainerConfig) -> Result<String, Error> {
+    let name = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::Invalid("the container's metadata.name is missing".into()));
+    }
+    let sandbox = node.sandboxes.get(sandbox)?;
+    let owner = node.clone();
+    node.finish(async move {
+        // While this is held, the pod is not stopped: no container is left behind in a pod that is gone.
+        let _pod_stays = sandbox.lifecycle.read().await;
+        make(&owner, &sandbox, config).await
+    })
+    .await
+}
+
+async fn make(node: &Arc<Node>, sandbox: &Arc<Sandbox>, config: ContainerConfig) -> Result<String, Error> {
+    if !sandbox.record.with(SandboxRecord::is_ready) {
+        let problem = "is not ready: no container can be made in it".to_owned();
+        return Err(Error::State { what: "pod sandbox", id: sandbox.id.to_string(), problem });
+    }
+    let image = image(node, &config)?;
+    let id: ContainerId =
+        new_id()?.parse().map_err(|error| Error::Invalid(format!("a new id is no id: {error}")))?;
+    let mut reservation = reserve(node, sandbox, &config, &id)?;
+    let mut undo = UndoStack::default();
+    match record(node, sandbox, Draft { id, config, image }, &mut undo).await {
+        Ok(container) => {
+            reservation.keep();
+            node.containers.insert(container.id.as_str(), container.clone());
+            info!(container = %container.id, sandbox = %sandbox.id, "container is created");
+            Ok(container.id.to_string())
+        }
+        Err(error) => {
+            for left in undo.undo(UNDO_BOUND).await {
+                warn!(step = left.step, error = %left.error, "a failed container is not fully undone");
+            }
+            Err(error)
+        }
+    }
+}
+
+struct Draft {
+    id: ContainerId,
+    config: ContainerConfig,
+    image: Image,
+}
+
+fn image(node: &Node, config: &ContainerConfig) -> Result<Image, Error> {
+    let name = config.image.as_ref().map(|image| image.image.as_str()).unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::Invalid("the container's image is missing".into()));
+    }
+    node.images.find(name)?.ok_or_else(|| Error::NotFound { what: "image", id: name.to_owned() })
+}
+
+fn reserve(
+    node: &Node,
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+    id: &ContainerId,
+) -> Result<Reservation, Error> {
+    let name = unique_name(&sandbox.id, config);
+    match node.container_names.claim(&name, id.as_str()) {
+        Claim::Granted(reservation) => Ok(reservation),
+        Claim::Making { id, .. } | Claim::Taken { id } => {
+            Err(Error::Reserved { what: "container", name, id })
+        }
+    }
+}
+
+async fn record(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    draft: Draft,
+    undo: &mut UndoStack,
+) -> Result<Arc<Container>, Error> {
+    let pod = sandbox.record.with(|record| record.config.clone());
+    let log_path = log_path(&pod, &draft.config)?;
+    let made = specify(node, sandbox, &draft.id, &draft.config, &draft.image)?;
+    hold_image(node, &draft, undo)?;
+    let record = ContainerRecord {
+        id: draft.id,
+        sandbox: sandbox.id.clone(),
+        image: image_use(&draft.image, &draft.config),
+        config: Arc::new(draft.config),
+        created_at: unix_nanos(),
+        log_path,
+        run_as: RunAs {
+            user: made.user.user,
+            group: made.user.group,
+            supplemental_groups: made.user.supplemental_groups,
+            strict: made.user.strict,
+        },
+        stop_signal: StopSignal { number: made.stop_signal },
+        user: None,
+        state: ContainerState::Created,
+    };
+    let container = Arc::new(Container::new(sandbox, record));
+    undo.push("removing its directory", files::remove_tree(container.bundle.clone()));
+    files::make_private_dir(container.bundle.clone()).await?;
+    make_missing(made.host_mounts).await?;
+    files::write(container.bundle.join(SPEC), encode(&made.spec)?).await?;
+    files::write_json(container.bundle.join(MIRROR), &container.record.get()).await?;
+    let (owner, kept) = (node.clone(), container.clone());
+    undo.push("forgetting its record", async move { Ok(kept.record.delete(&owner.db).await?) });
+    container.record.persist(&node.db).await?;
+    Ok(container)
+}
+
+/// The specification of a container's configuration.
+pub(super) fn specify(
+    node: &Node,
+    sandbox: &Sandbox,
+    id: &ContainerId,
+    container: &ContainerConfig,
+    image: &Image,
+) -> Result<ContainerSpec, Error> {
+    let config = &node.config;
+    let pod = sandbox.record.with(|record| record.config.clone());
+    let private_dirs = [config.root_dir.clone(), config.state_dir.clone(), config.netns_dir.clone()];
+    let input = Input {
+        container,
+        sandbox: &pod,
+        image: &image.config,
+        image_name: image.repo_tags.first().unwrap_or(&image.id),
+        sandbox_id: &sandbox.id,
+        container_id: id,
+        private_dirs: &private_dirs,
+        pids: &config.pids,
+    };
+    let name = container.metadata.clone().unwrap_or_default().name;
+    container_spec(&input)
+        .map_err(|error| Error::at(format!("container {name}"), "its configuration")(error.into()))
+}
+
+/// A specification as a shim reads it.
+pub(super) fn encode(spec: &Spec) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(spec)
+        .map_err(|error| Error::Invalid(format!("the container's specification cannot be encoded: {error}")))
+}
+
+fn hold_image(node: &Arc<Node>, draft: &Draft, undo: &mut UndoStack) -> Result<(), Error> {
+    let (owner, holder) = (node.clone(), draft.id.clone());
+    undo.push("releasing its image", async move {
+        owner.images.release(holder.as_str());
+        Ok(())
+    });
+    Ok(node.images.hold(&draft.image.id, draft.id.as_str())?)
+}
+
+/// The names that clients compare: a tag, and a digest.
+fn image_use(image: &Image, config: &ContainerConfig) -> ImageUse {
+    let asked = config.image.clone().unwrap_or_default();
+    let asked = if asked.user_specified_image.is_empty() { asked.image } else { asked.user_specified_image };
+    ImageUse {
+        id: image.id.clone(),
+        name: image.repo_tags.first().cloned().unwrap_or(asked),
+        reference: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+    }
+}
+
+/// The pod's log directory and the container's file in it; either may be missing, and then nothing is logged.
+fn log_path(pod: &PodSandboxConfig, config: &ContainerConfig) -> Result<Option<String>, Error> {
+    if pod.log_directory.is_empty() || config.log_path.is_empty() {
+        return Ok(None);
+    }
+    let path = Path::new(&config.log_path);
+    if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(Error::Invalid(format!("log path {path:?} must be relative, without \"..\"")));
+    }
+    Ok(Some(Path::new(&pod.log_directory).join(path).to_string_lossy().into_owned()))
+}
+
+/// kubelet makes its volumes itself; a hostPath without a type may be missing, and becomes a directory.
+async fn make_missing(sources: Vec<PathBuf>) -> Result<(), Error> {
+    for source in sources {
+        if !tokio::fs::try_exists(&source).await.map_err(Error::file("look at", &source))? {
+            files::make_public_dir(source).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(directory: &str, file: &str) -> Result<Option<String>, Error> {
+        let pod = PodSandboxConfig { log_directory: directory.into(), ..Default::default() };
+        log_path(&pod, &ContainerConfig { log_path: file.into(), ..Default::default() })
+    }
+
+    #[test]
+    fn logs_stay_in_the_pods_directory() {
+        assert_eq!(paths("/var/log/pods/a", "main/0.log").unwrap().unwrap(), "/var/log/pods/a/main/0.log");
+        assert_eq!(paths("", "main/0.log").unwrap(), None);
+        assert_eq!(paths("/var/log/pods/a", "").unwrap(), None);
+        assert!(paths("/var/log/pods/a", "../b/0.log").is_err());
+        assert!(paths("/var/log/pods/a", "/etc/passwd").is_err());
+    }
+}

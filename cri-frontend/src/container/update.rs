@@ -1,0 +1,50 @@
+//! UpdateContainerResources: new limits for a container.
+
+use std::sync::Arc;
+
+use a3s_box_proto::cri::LinuxContainerResources;
+
+use super::{
+    Container, MIRROR,
+    create::{SPEC, encode, specify},
+};
+use crate::{
+    error::Error,
+    node::{Node, files},
+};
+
+/// Sets the limits of a container that runs, or is to run.
+pub async fn update(node: &Arc<Node>, id: &str, resources: LinuxContainerResources) -> Result<(), Error> {
+    let container = node.containers.get(id)?;
+    let owner = node.clone();
+    node.finish(async move {
+        let _alone = container.lifecycle.lock().await;
+        apply(&owner, &container, resources).await
+    })
+    .await
+}
+
+async fn apply(node: &Node, container: &Container, resources: LinuxContainerResources) -> Result<(), Error> {
+    let record = container.record.get();
+    if record.state.is_exited() {
+        return Err(container.wrong_state("has exited: it has no limits to update"));
+    }
+    let mut config = (*record.config).clone();
+    config.linux.get_or_insert_default().resources = Some(resources);
+    let sandbox = container.pod(node)?;
+    let image = node
+        .images
+        .held(container.id.as_str())
+        .ok_or_else(|| Error::NotFound { what: "image", id: record.image.id.clone() })?;
+    let spec = specify(node, &sandbox, &container.id, &config, &image)?.spec;
+    if record.state.is_running() {
+        let limits = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let limits = serde_json::to_vec(&limits)
+            .map_err(|error| Error::Invalid(format!("the limits cannot be encoded: {error}")))?;
+        sandbox.shim()?.update(&container.id, limits).await?;
+    }
+    files::write(container.bundle.join(SPEC), encode(&spec)?).await?;
+    let config = Arc::new(config);
+    container.record.commit(&node.db, |record| record.config = config).await?;
+    files::write_json(container.bundle.join(MIRROR), &container.record.get()).await
+}

@@ -1,0 +1,108 @@
+//! Containers.
+
+use a3s_box_proto::cri;
+use serde_json::json;
+
+use super::{info, signal};
+use crate::{
+    container::{
+        Container, ContainerRecord, ContainerState,
+        list::{Filter, Stage},
+    },
+    error::Error,
+};
+
+/// The answer of ContainerStatus.
+pub fn status(container: &Container, verbose: bool) -> cri::ContainerStatusResponse {
+    let record = container.record.get();
+    let (started_at, exit) = match &record.state {
+        ContainerState::Created | ContainerState::Starting => (0, None),
+        ContainerState::Running { started_at } => (*started_at, None),
+        ContainerState::Exited { started_at, exit } => (*started_at, Some(exit.clone())),
+    };
+    let config = &record.config;
+    let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone());
+    let user = record.user.as_ref().map(|user| cri::LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: user.supplemental_groups.iter().copied().map(i64::from).collect(),
+    });
+    let details = json!({
+        "sandboxID": record.sandbox,
+        "stateDir": container.bundle,
+        "stopSignal": record.stop_signal.number,
+    });
+    cri::ContainerStatusResponse {
+        info: if verbose { info(&details) } else { Default::default() },
+        status: Some(cri::ContainerStatus {
+            id: record.id.to_string(),
+            metadata: config.metadata.clone(),
+            state: state(&record).into(),
+            created_at: record.created_at,
+            started_at,
+            finished_at: exit.as_ref().map_or(0, |exit| exit.finished_at),
+            exit_code: exit.as_ref().map_or(0, |exit| exit.code),
+            reason: exit.as_ref().map(|exit| exit.reason.clone()).unwrap_or_default(),
+            message: exit.map(|exit| exit.message).unwrap_or_default(),
+            image: Some(image(&record)),
+            image_ref: record.image.reference.clone(),
+            image_id: record.image.id.clone(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            mounts: config.mounts.clone(),
+            log_path: record.log_path.clone().unwrap_or_default(),
+            resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
+            user: user.map(|linux| cri::ContainerUser { linux: Some(linux) }),
+            stop_signal: signal::from_number(record.stop_signal.number).into(),
+        }),
+    }
+}
+
+/// An item of ListContainers.
+pub fn item(record: &ContainerRecord) -> cri::Container {
+    cri::Container {
+        id: record.id.to_string(),
+        pod_sandbox_id: record.sandbox.to_string(),
+        metadata: record.config.metadata.clone(),
+        image: Some(image(record)),
+        image_ref: record.image.reference.clone(),
+        state: state(record).into(),
+        created_at: record.created_at,
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        image_id: record.image.id.clone(),
+    }
+}
+
+/// What ListContainers was asked for; nothing can be in the unknown state.
+pub fn filter(filter: cri::ContainerFilter) -> Result<Option<Filter>, Error> {
+    let stage = match filter.state {
+        None => None,
+        Some(value) => Some(match cri::ContainerState::try_from(value.state) {
+            Ok(cri::ContainerState::ContainerCreated) => Stage::Created,
+            Ok(cri::ContainerState::ContainerRunning) => Stage::Running,
+            Ok(cri::ContainerState::ContainerExited) => Stage::Exited,
+            Ok(cri::ContainerState::ContainerUnknown) => return Ok(None),
+            Err(_) => return Err(Error::Invalid(format!("unknown container state {}", value.state))),
+        }),
+    };
+    Ok(Some(Filter { id: filter.id, sandbox: filter.pod_sandbox_id, stage, labels: filter.label_selector }))
+}
+
+/// What ListContainerStats was asked for.
+pub fn stats_filter(filter: cri::ContainerStatsFilter) -> Filter {
+    Filter { id: filter.id, sandbox: filter.pod_sandbox_id, stage: None, labels: filter.label_selector }
+}
+
+fn state(record: &ContainerRecord) -> cri::ContainerState {
+    match record.stage() {
+        Stage::Created => cri::ContainerState::ContainerCreated,
+        Stage::Running => cri::ContainerState::ContainerRunning,
+        Stage::Exited => cri::ContainerState::ContainerExited,
+    }
+}
+
+fn image(record: &ContainerRecord) -> cri::ImageSpec {
+    let asked = record.config.image.clone().unwrap_or_default();
+    cri::ImageSpec { image: record.image.name.clone(), ..asked }
+}

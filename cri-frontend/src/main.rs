@@ -1,0 +1,19 @@
+//! a3s-box's CRI frontend: Kubernetes' pods, each in its own MicroVM, which its shim owns.
+
+mod cli;
+mod clock;
+mod container;
+mod error;
+mod grpc;
+mod node;
+mod sandbox;
+mod shim;
+mod state;
+mod stats;
+mod undo;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,142 @@
+//! Directories of pods and small files in them, off the async threads.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::spawn_blocking;
+
+use crate::error::Error;
+
+/// Makes a directory and its parents; the new ones are for root alone.
+pub async fn make_private_dir(path: PathBuf) -> Result<(), Error> {
+    make_dir(path, 0o700).await
+}
+
+/// Makes a directory and its parents, readable for all: log directories.
+pub async fn make_public_dir(path: PathBuf) -> Result<(), Error> {
+    make_dir(path, 0o755).await
+}
+
+async fn make_dir(path: PathBuf, mode: u32) -> Result<(), Error> {
+    blocking("make", path, move |path| fs::DirBuilder::new().recursive(true).mode(mode).create(path)).await
+}
+
+/// Writes a file whole or not at all.
+pub async fn write(path: PathBuf, content: Vec<u8>) -> Result<(), Error> {
+    blocking("write", path, move |path| {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        fs::write(&unfinished, content)?;
+        fs::rename(&unfinished, path)
+    })
+    .await
+}
+
+/// Writes a value as JSON.
+pub async fn write_json(path: PathBuf, value: &impl Serialize) -> Result<(), Error> {
+    let content = serde_json::to_vec(value).map_err(|error| Error::File {
+        action: "encode",
+        path: path.clone(),
+        source: error.into(),
+    })?;
+    write(path, content).await
+}
+
+/// Reads a value from JSON; none where there is no such file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", path)(error)),
+    };
+    serde_json::from_slice(&content).map(Some).map_err(|error| Error::file("decode", path)(error.into()))
+}
+
+/// As [`read_json`], off the async threads.
+pub async fn read_json_async<T: DeserializeOwned + Send + 'static>(
+    path: PathBuf,
+) -> Result<Option<T>, Error> {
+    match spawn_blocking(move || read_json(&path)).await {
+        Ok(result) => result,
+        Err(ended) => Err(Error::Abandoned(ended.to_string())),
+    }
+}
+
+/// Removes a directory with all it holds. Refused where something is mounted in it: a mount's content is not ours.
+pub async fn remove_tree(path: PathBuf) -> Result<(), Error> {
+    blocking("remove", path, |path| {
+        if let Some(mount) = mount_below(path, &fs::read("/proc/self/mountinfo")?) {
+            let reason = format!("{} is mounted in it", mount.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, reason));
+        }
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    })
+    .await
+}
+
+async fn blocking<T, F>(action: &'static str, path: PathBuf, work: F) -> Result<T, Error>
+where
+    F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let shown = path.clone();
+    match spawn_blocking(move || work(&path)).await {
+        Ok(result) => result.map_err(Error::file(action, shown)),
+        Err(ended) => Err(Error::Abandoned(ended.to_string())),
+    }
+}
+
+/// A mount point that is `tree` or lies in it.
+fn mount_below(tree: &Path, mountinfo: &[u8]) -> Option<PathBuf> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(unescape)
+        .find(|mount| mount.starts_with(tree))
+}
+
+/// Mount points have blanks, tabs, newlines and backslashes as octal numbers.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, tail)) = rest.split_first() {
+        let code = tail.get(..3).filter(|_| *byte == b'\\');
+        let number = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        path.push(number.unwrap_or(*byte));
+        rest = if number.is_some() { &tail[3..] } else { tail };
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_in_a_tree_are_found_also_with_blanks_in_their_names() {
+        let mountinfo = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            30 22 0:25 / /run/pods/a\\040b/share rw - tmpfs tmpfs rw\n";
+        assert_eq!(mount_below(Path::new("/run/pods/a b"), mountinfo), Some("/run/pods/a b/share".into()));
+        assert_eq!(mount_below(Path::new("/run/pods/a"), mountinfo), None);
+        assert_eq!(unescape(b"/x\\134y\\0"), Path::new("/x\\y\\0"));
+    }
+
+    #[tokio::test]
+    async fn removing_what_is_not_there_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("a/b");
+        make_private_dir(tree.clone()).await.unwrap();
+        write_json(tree.join("x.json"), &7).await.unwrap();
+        assert_eq!(read_json(&tree.join("x.json")).unwrap(), Some(7));
+        assert_eq!(read_json::<u8>(&tree.join("y.json")).unwrap(), None);
+        remove_tree(dir.path().join("a")).await.unwrap();
+        remove_tree(dir.path().join("a")).await.unwrap();
+    }
+}

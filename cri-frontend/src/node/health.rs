@@ -1,0 +1,171 @@
+//! Whether pods could be made now, and what is missing: looked up anew each time, without running anything.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use a3s_box_proto::config::{Accelerator, Config};
+use rustix::fs::{Access, access};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::Node;
+use crate::error::Error;
+
+/// One of the CRI's conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// It holds.
+    pub met: bool,
+    /// One CamelCase word, where it does not hold.
+    pub reason: &'static str,
+    /// What is missing, or what there is to know.
+    pub message: String,
+}
+
+/// The node's condition.
+#[derive(Debug)]
+pub struct Health {
+    /// A MicroVM can be booted.
+    pub runtime: Condition,
+    /// A pod can be attached to a network.
+    pub network: Condition,
+    /// How VMs would be run: "kvm" or "tcg", or nothing.
+    pub accelerator: Option<&'static str>,
+}
+
+/// Looks at files and devices.
+pub async fn check(node: &Node) -> Result<Health, Error> {
+    let (config, cni) = (node.config.clone(), node.cni.clone());
+    let checked = spawn_blocking(move || {
+        let accelerator = accelerator(&config);
+        let network = match cni.status() {
+            Ok(network) => Condition {
+                met: true,
+                reason: "",
+                message: format!("network {:?} of {}", network.name, network.file.display()),
+            },
+            Err(error) => {
+                Condition { met: false, reason: "NetworkPluginNotReady", message: error.to_string() }
+            }
+        };
+        Health { runtime: runtime(&config, accelerator.as_ref()), network, accelerator: accelerator.ok() }
+    });
+    checked.await.map_err(|ended| Error::Abandoned(ended.to_string()))
+}
+
+/// What belongs to the guest image, as its builder wrote it down.
+pub async fn manifest(node: &Node) -> Result<Value, Error> {
+    let path = node.config.vm.manifest.clone();
+    let read = spawn_blocking(move || match super::files::read_json(&path) {
+        Ok(Some(manifest)) => manifest,
+        Ok(None) => json!({ "missing": path }),
+        Err(error) => json!({ "error": error.to_string() }),
+    });
+    read.await.map_err(|ended| Error::Abandoned(ended.to_string()))
+}
+
+fn runtime(config: &Config, accelerator: Result<&&'static str, &String>) -> Condition {
+    let mut missing: Vec<String> = needed(config).into_iter().filter_map(|file| file.problem()).collect();
+    if let Err(reason) = accelerator {
+        missing.push(reason.clone());
+    }
+    if !missing.is_empty() {
+        return Condition { met: false, reason: "RuntimeNotReady", message: missing.join("; ") };
+    }
+    let message = match accelerator {
+        Ok(&"tcg") => "MicroVMs run under TCG, an emulator that is no security boundary".to_owned(),
+        _ => String::new(),
+    };
+    Condition { met: true, reason: "", message }
+}
+
+struct Needed {
+    what: &'static str,
+    key: &'static str,
+    path: PathBuf,
+    access: Access,
+}
+
+impl Needed {
+    fn problem(&self) -> Option<String> {
+        let error = access(&self.path, self.access).err()?;
+        let (what, key, path) = (self.what, self.key, self.path.display());
+        Some(format!("{what} {path} ({key}) is not usable: {error}"))
+    }
+}
+
+fn needed(config: &Config) -> Vec<Needed> {
+    let file = |what, key, path: &Path, access| Needed { what, key, path: path.to_owned(), access };
+    let run = Access::EXEC_OK;
+    let read = Access::READ_OK;
+    vec![
+        file("the shim", "cri.shim", &config.cri.shim, run),
+        file("QEMU", "vm.qemu", &config.vm.qemu, run),
+        file("the guest kernel", "vm.kernel", &config.vm.kernel, read),
+        file("the guest's initramfs", "vm.initramfs", &config.vm.initramfs, read),
+        file("virtiofsd", "helpers.virtiofsd", &config.helpers.virtiofsd, run),
+        file("vhost-device-vsock", "helpers.vhost_device_vsock", &config.helpers.vhost_device_vsock, run),
+        file("mkfs.erofs", "helpers.mkfs_erofs", &config.helpers.mkfs_erofs, run),
+        file("mkfs.ext4", "helpers.mkfs_ext4", &config.helpers.mkfs_ext4, run),
+    ]
+}
+
+fn accelerator(config: &Config) -> Result<&'static str, String> {
+    match config.vm.accelerator {
+        Accelerator::Tcg => Ok("tcg"),
+        Accelerator::Kvm => kvm().map(|()| "kvm"),
+        Accelerator::Auto => match kvm() {
+            Ok(()) => Ok("kvm"),
+            Err(_) if config.vm.allow_tcg => Ok("tcg"),
+            Err(reason) => {
+                Err(format!("no accelerator: {reason} (vm.allow_tcg would allow emulation, for tests)"))
+            }
+        },
+    }
+}
+
+/// A kernel may offer /dev/kvm and run no stock guest in it: the processor's own word counts too.
+fn kvm() -> Result<(), String> {
+    let device = Path::new("/dev/kvm");
+    access(device, Access::READ_OK | Access::WRITE_OK)
+        .map_err(|error| format!("/dev/kvm is not usable: {error}"))?;
+    if cfg!(target_arch = "x86_64") {
+        let cpuinfo =
+            fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
+        if !virtualizes(&cpuinfo) {
+            return Err("the processor has neither vmx nor svm, so that KVM cannot run a guest".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn virtualizes(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_missing_is_named_with_its_key() {
+        let mut config = Config::default();
+        config.vm.kernel = "/nowhere/vmlinux".into();
+        config.vm.accelerator = Accelerator::Tcg;
+        let condition = runtime(&config, Ok(&"tcg"));
+        assert!(!condition.met);
+        assert!(condition.message.contains("/nowhere/vmlinux") && condition.message.contains("vm.kernel"));
+        let condition = runtime(&config, Err(&"no accelerator: x".to_owned()));
+        assert!(condition.message.contains("no accelerator"));
+    }
+
+    #[test]
+    fn the_processors_flags_decide() {
+        assert!(virtualizes("processor : 0\nflags : fpu vmx de\n"));
+        assert!(!virtualizes("processor : 0\nflags : fpu hypervisor\n"));
+        assert!(!virtualizes(""));
+    }
+}

@@ -1,0 +1,77 @@
+//! What all of the frontend's work shares: the node's pods, containers, images and records.
+
+pub mod files;
+pub mod health;
+pub mod ids;
+pub mod names;
+pub mod registry;
+
+use std::sync::Arc;
+
+use a3s_box_image::ImageStore;
+use a3s_box_network::Cni;
+use a3s_box_proto::config::Config;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{names::Names, registry::Registry};
+use crate::{container::Container, error::Error, sandbox::Sandbox, shim::Shims, state::Db};
+
+/// The node, as this frontend knows it.
+#[derive(Debug)]
+pub struct Node {
+    /// How the node is set up.
+    pub config: Config,
+    /// How shims are run.
+    pub shims: Shims,
+    /// The records.
+    pub db: Db,
+    /// The images.
+    pub images: ImageStore,
+    /// The pod network.
+    pub cni: Cni,
+    /// All pod sandboxes.
+    pub sandboxes: Registry<Sandbox>,
+    /// All containers.
+    pub containers: Registry<Container>,
+    /// Names of pod sandboxes.
+    pub sandbox_names: Names,
+    /// Names of containers.
+    pub container_names: Names,
+    /// Which boot of the machine this is.
+    pub boot_id: String,
+    /// VMs that may boot at the same time: more of them would only make each one slower, past its timeout.
+    pub boots: Semaphore,
+    /// Work that a client's leaving must not cut short; the frontend waits for it before it ends.
+    pub work: TaskTracker,
+    /// The frontend is asked to end.
+    pub shutdown: CancellationToken,
+}
+
+impl Node {
+    /// Does work to its end, whether or not its caller still waits.
+    pub async fn finish<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.work.spawn(work).await {
+            Ok(result) => result,
+            Err(ended) => Err(Error::Abandoned(ended.to_string())),
+        }
+    }
+
+    /// Runs a watcher until it has seen enough or the frontend ends.
+    pub fn watch<F>(self: &Arc<Self>, watcher: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move { shutdown.run_until_cancelled(watcher).await });
+    }
+
+    /// The containers of a pod.
+    pub fn containers_of(&self, sandbox: &Sandbox) -> Vec<Arc<Container>> {
+        self.containers.all().into_iter().filter(|container| container.sandbox == sandbox.id).collect()
+    }
+}

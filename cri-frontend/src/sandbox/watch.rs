@@ -1,0 +1,104 @@
+//! Watching a pod's VM and shim, so that their end is known without anyone asking.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{
+    Sandbox,
+    bury::{bury, bury_without_shim},
+};
+use crate::{
+    container,
+    error::Error,
+    node::Node,
+    shim::{Connection, Shim, ShimError, connect},
+};
+
+/// A lost connection is a dead shim if its process ends within this.
+const DYING: Duration = Duration::from_secs(1);
+/// Between attempts to reach a shim that lives and does not answer.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Watches the VM of a connected sandbox until it ends.
+pub fn watch(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) {
+    let (owner, sandbox) = (node.clone(), sandbox.clone());
+    node.watch(async move {
+        let mut shim = shim;
+        loop {
+            match shim.wait_sandbox().await {
+                Ok(()) => return bury(&owner, &sandbox, &shim).await,
+                Err(ShimError::Refused { message, .. }) => {
+                    warn!(sandbox = %sandbox.id, message, "the shim does not let its sandbox be watched");
+                    return bury(&owner, &sandbox, &shim).await;
+                }
+                Err(error) if shim.process.ended(DYING).await => {
+                    return bury_without_shim(
+                        &owner,
+                        &sandbox,
+                        &format!("the pod's shim has ended: {error}"),
+                    )
+                    .await;
+                }
+                Err(error) => info!(sandbox = %sandbox.id, %error, "connecting to the shim again"),
+            }
+            match reconnect(&owner, &sandbox).await {
+                Some(again) => shim = again,
+                None => return,
+            }
+        }
+    });
+}
+
+/// Looks for the shim of a sandbox until it is clear whether it lives.
+pub fn find(node: &Arc<Node>, sandbox: &Arc<Sandbox>) {
+    let (owner, sandbox) = (node.clone(), sandbox.clone());
+    node.watch(async move {
+        if let Some(shim) = reconnect(&owner, &sandbox).await {
+            watch(&owner, &sandbox, shim);
+        }
+    });
+}
+
+/// A new connection with all that belongs to it; nothing if the sandbox needs none any more.
+async fn reconnect(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Option<Shim> {
+    loop {
+        sleep(RETRY).await;
+        if !sandbox.record.with(super::SandboxRecord::is_ready) {
+            return None;
+        }
+        match connect(&sandbox.id, &sandbox.bundle).await {
+            Ok(Connection::Live(shim)) => match take_over(node, sandbox, &shim).await {
+                Ok(()) => return Some(shim),
+                Err(error) => warn!(sandbox = %sandbox.id, %error, "the shim does not tell its pod's state"),
+            },
+            Ok(Connection::Gone) => {
+                bury_without_shim(node, sandbox, "the pod's shim has ended").await;
+                return None;
+            }
+            Err(error) => warn!(sandbox = %sandbox.id, %error, "the shim cannot be reached"),
+        }
+    }
+}
+
+/// Takes over what a found shim knows, and watches all that runs.
+pub async fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) -> Result<(), Error> {
+    take_over(node, sandbox, &shim).await?;
+    watch(node, sandbox, shim);
+    Ok(())
+}
+
+async fn take_over(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: &Shim) -> Result<(), Error> {
+    let state = shim.state().await?;
+    let containers = node.containers_of(sandbox);
+    container::observe(node, &containers, &state).await?;
+    container::reset_unstarted(shim, &containers, &state).await;
+    sandbox.connect(shim.clone());
+    for container in containers {
+        if container.record.with(|record| record.state.is_running()) {
+            container::watch(node, &container, shim.clone());
+        }
+    }
+    Ok(())
+}
