@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
+)
+
+const execsPerPod = 5
+
+func (b *bench) pull(ctx context.Context, reference string) error {
+	_, err := b.node.Images.PullImage(ctx, &cri.ImageSpec{Image: reference}, nil, nil)
+	return err
+}
+
+func (b *bench) warmUp(ctx context.Context) error {
+	discarded := &bench{node: b.node, results: newResults()}
+	_, err := discarded.life(ctx)
+	return err
+}
+
+// life runs a pod with one container from its start to its removal, and returns how long RunPodSandbox took.
+func (b *bench) life(ctx context.Context) (time.Duration, error) {
+	runtime, config := b.node.Runtime, b.node.PodConfig("bench")
+	start := time.Now()
+	sandbox, err := runtime.RunPodSandbox(ctx, config, "")
+	if err != nil {
+		return 0, err
+	}
+	cold := time.Since(start)
+
+	start = time.Now()
+	id, err := runtime.CreateContainer(ctx, sandbox, fixture.ContainerConfig("main", images.Busybox, "sleep", "3600"), config)
+	if err == nil {
+		err = runtime.StartContainer(ctx, id)
+	}
+	if err != nil {
+		return 0, err
+	}
+	b.add(createStartMS, milliseconds(time.Since(start)))
+
+	for range execsPerPod {
+		start = time.Now()
+		if _, _, err := runtime.ExecSync(ctx, id, []string{"true"}, 10*time.Second); err != nil {
+			return 0, err
+		}
+		b.add(execSyncMS, milliseconds(time.Since(start)))
+	}
+	if err := b.shimMemory(sandbox); err != nil {
+		return 0, err
+	}
+
+	start = time.Now()
+	for _, call := range []func() error{
+		func() error { return runtime.StopContainer(ctx, id, 0) },
+		func() error { return runtime.RemoveContainer(ctx, id) },
+		func() error { return runtime.StopPodSandbox(ctx, sandbox) },
+		func() error { return runtime.RemovePodSandbox(ctx, sandbox) },
+	} {
+		if err := call(); err != nil {
+			return 0, err
+		}
+	}
+	b.add(teardownMS, milliseconds(time.Since(start)))
+	return cold, nil
+}
+
+func (b *bench) shimMemory(sandbox string) error {
+	shims := b.node.PodProcesses(sandbox, "a3s-box-shim")
+	if len(shims) != 1 {
+		return fmt.Errorf("pod %s has %d shims", sandbox, len(shims))
+	}
+	kb, err := kilobytes(shims[0].PID, "smaps_rollup", "Pss:")
+	b.add(shimPSSMB, kb/1024)
+	return err
+}
+
+// frontendMemory reads the frontend's own memory while many pods are up.
+func (b *bench) frontendMemory(ctx context.Context) error {
+	var sandboxes []string
+	var failed error
+	for range manyPods {
+		sandbox, err := b.node.Runtime.RunPodSandbox(ctx, b.node.PodConfig("many"), "")
+		if err != nil {
+			failed = err
+			break
+		}
+		sandboxes = append(sandboxes, sandbox)
+		kb, err := kilobytes(b.node.FrontendPID(), "status", "RssAnon:")
+		failed = errors.Join(failed, err)
+		if len(sandboxes) > manyPods/2 {
+			b.add(frontendRSSMB, kb/1024)
+		}
+	}
+	for _, sandbox := range sandboxes {
+		failed = errors.Join(failed, b.node.Runtime.StopPodSandbox(ctx, sandbox), b.node.Runtime.RemovePodSandbox(ctx, sandbox))
+	}
+	return failed
+}
+
+// kilobytes reads a figure of /proc/<pid>/<file>.
+func kilobytes(pid int, file, key string) (float64, error) {
+	path := filepath.Join("/proc", strconv.Itoa(pid), file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == key {
+			return strconv.ParseFloat(fields[1], 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, key)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+)
+
+// metric is a number that is measured, and what it should be at most.
+type metric struct {
+	name, unit string
+	target     float64
+}
+
+var (
+	runpColdRatio = metric{"runp_cold_ratio", "ratio", 1.25}
+	bootMS        = metric{"boot_ms", "ms", 850}
+	runpMS        = metric{"runp_ms", "ms", 0}
+	createStartMS = metric{"create_start_ms", "ms", 120}
+	execSyncMS    = metric{"exec_sync_ms", "ms", 60}
+	teardownMS    = metric{"teardown_ms", "ms", 250}
+	shimPSSMB     = metric{"shim_pss_mb", "MiB", 5}
+	frontendRSSMB = metric{"frontend_rss_mb", "MiB", 20}
+)
+
+var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB}
+
+// results are the values of each metric.
+type results struct{ values map[metric][]float64 }
+
+func newResults() *results { return &results{map[metric][]float64{}} }
+
+func (r *results) add(m metric, value float64) { r.values[m] = append(r.values[m], value) }
+
+// summary is how a metric is published.
+type summary struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	N      int     `json:"n"`
+	Unit   string  `json:"unit"`
+}
+
+func summarize(m metric, values []float64) summary {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return summary{(sorted[(n-1)/2] + sorted[n/2]) / 2, sorted[0], sorted[n-1], n, m.unit}
+}
+
+func (r *results) print(to io.Writer) {
+	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\nmetric\tmedian\tmin\tmax\tn\tunit\ttarget\t")
+	for _, m := range metrics {
+		s := summarize(m, r.values[m])
+		target := ""
+		if m.target > 0 {
+			target = fmt.Sprintf("≤ %g", m.target)
+			if s.Median > m.target {
+				target += " missed"
+			}
+		}
+		fmt.Fprintf(table, "%s\t%.2f\t%.2f\t%.2f\t%d\t%s\t%s\t\n", m.name, s.Median, s.Min, s.Max, s.N, s.Unit, target)
+	}
+	table.Flush()
+}
+
+func (r *results) write(path string) error {
+	published := map[string]summary{}
+	for _, m := range metrics {
+		published[m.name] = summarize(m, r.values[m])
+	}
+	text, err := json.MarshalIndent(published, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
+)
+
+// walk does by crictl what a person trying the runtime would do.
+func walk(ctx context.Context, node *fixture.Node) error {
+	sandbox := node.PodConfig("walk")
+	podFile, err := writeJSON(node, "pod.json", sandbox)
+	if err != nil {
+		return err
+	}
+	containerFile, err := writeJSON(node, "container.json", container())
+	if err != nil {
+		return err
+	}
+	c := &crictl{ctx: ctx, config: node.Path("crictl.yaml")}
+	endpoint := "unix://" + node.Socket()
+	settings := fmt.Sprintf("runtime-endpoint: %s\nimage-endpoint: %s\ntimeout: %d\n", endpoint, endpoint, int(callTimeout.Seconds()))
+	if err := os.WriteFile(c.config, []byte(settings), 0o644); err != nil {
+		return err
+	}
+	c.do("info")
+	c.do("pull", images.Busybox)
+	c.do("images")
+	pod := c.do("runp", podFile)
+	c.do("pods")
+	id := c.do("create", pod, containerFile, podFile)
+	c.do("start", id)
+	c.do("ps")
+	c.expect("hello from crictl", "logs", id)
+	c.expect("a3s-box", "exec", "--sync", id, "uname", "-r")
+	c.do("stats", id)
+	c.do("stop", "--timeout", "1", id)
+	c.do("rm", id)
+	c.do("stopp", pod)
+	c.do("rmp", pod)
+	return c.err
+}
+
+func container() *cri.ContainerConfig {
+	return fixture.ContainerConfig("main", images.Busybox, "sh", "-c", "echo hello from crictl; trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done")
+}
+
+func writeJSON(node *fixture.Node, name string, config any) (string, error) {
+	text, err := json.Marshal(config)
+	if err != nil {
+		return "", err
+	}
+	path := node.Path(name)
+	return path, os.WriteFile(path, text, 0o644)
+}
+
+// crictl runs one command after the other; after the first that fails it does nothing.
+type crictl struct {
+	ctx    context.Context
+	config string
+	err    error
+}
+
+// do prints a command with its output, and returns the output without surrounding space.
+func (c *crictl) do(arguments ...string) string {
+	if c.err != nil {
+		return ""
+	}
+	fmt.Println("==> crictl " + strings.Join(arguments, " "))
+	command := exec.CommandContext(c.ctx, "crictl", append([]string{"--config", c.config}, arguments...)...)
+	command.Stderr = os.Stderr
+	output, err := command.Output()
+	fmt.Print(string(output))
+	if err != nil {
+		c.err = fmt.Errorf("crictl %s: %w", strings.Join(arguments, " "), err)
+	}
+	return strings.TrimSpace(string(output))
+}
+
+// expect is do with a word that the output must have.
+func (c *crictl) expect(word string, arguments ...string) {
+	if output := c.do(arguments...); c.err == nil && !strings.Contains(output, word) {
+		c.err = fmt.Errorf("crictl %s: the output lacks %q", strings.Join(arguments, " "), word)
+	}
+}

@@ -1,0 +1,109 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
+)
+
+func TestImageIsPulledListedAndRemoved(t *testing.T) {
+	n := onNode(t)
+	spec := &cri.ImageSpec{Image: images.User}
+	must(t, n.Images.RemoveImage(t.Context(), spec))
+	id := n.pull(images.User)
+
+	found, err := n.Images.ImageStatus(t.Context(), spec, false)
+	must(t, err)
+	equal(t, "id", found.Image.Id, id)
+	equal(t, "user", found.Image.Uid.GetValue(), 1002)
+	if found.Image.Size == 0 {
+		t.Error("the image has no size")
+	}
+	if !slices.Contains(found.Image.RepoTags, images.User) {
+		t.Errorf("tags: %v", found.Image.RepoTags)
+	}
+	listed, err := n.Images.ListImages(t.Context(), &cri.ImageFilter{Image: spec})
+	must(t, err)
+	sameIDs(t, images.User, listed, (*cri.Image).GetId, []string{id})
+
+	for range 2 {
+		must(t, n.Images.RemoveImage(t.Context(), spec))
+	}
+	found, err = n.Images.ImageStatus(t.Context(), spec, false)
+	must(t, err)
+	if found.Image != nil {
+		t.Errorf("the removed image is still there: %v", found.Image)
+	}
+}
+
+func TestImageIsPulledByDigest(t *testing.T) {
+	n := onNode(t)
+	id := n.pull(busybox)
+	found, err := n.Images.ImageStatus(t.Context(), &cri.ImageSpec{Image: busybox}, false)
+	must(t, err)
+	if len(found.Image.RepoDigests) != 1 {
+		t.Fatalf("digests: %v", found.Image.RepoDigests)
+	}
+	byDigest, err := n.Images.PullImage(t.Context(), &cri.ImageSpec{Image: found.Image.RepoDigests[0]}, nil, nil)
+	must(t, err)
+	equal(t, "id", byDigest, id)
+	p := n.runPod()
+	config := fixture.ContainerConfig("main", busybox, "true")
+	config.Image.Image = id
+	p.start(config).succeeds()
+}
+
+func TestLayersHideReplaceAndAddFiles(t *testing.T) {
+	c := onNode(t).runPod().start(fixture.ContainerConfig("main", images.Layered, "sh", "-c", "cd /data; find . -type f -o -type l | sort | xargs grep ''; stat -c '%a %n' secret"))
+	want := []string{
+		"./hard-link:top", "./kept:bottom", "./link:top", "./reborn/new:middle", "./replaced:middle", "./secret:bottom", "./top:top",
+		"600 secret",
+	}
+	equal(t, "files", strings.TrimSpace(c.succeeds()), strings.Join(want, "\n"))
+}
+
+func TestContainersOfOneImageDoNotSeeEachOthersFiles(t *testing.T) {
+	p := onNode(t).runPod()
+	first, second := p.idle("first"), p.idle("second")
+	first.exec("sh", "-c", "echo mine > /www/index.html")
+	equal(t, "the other's file", second.exec("cat", "/www/index.html"), "hello from a pod")
+}
+
+func TestImageFsInfoSaysHowMuchIsUsed(t *testing.T) {
+	n := onNode(t)
+	n.pull(busybox)
+	info, err := n.Images.ImageFsInfo(t.Context())
+	must(t, err)
+	if len(info.ImageFilesystems) != 1 || info.ImageFilesystems[0].UsedBytes.GetValue() < 1<<20 {
+		t.Fatalf("image file systems: %v", info.ImageFilesystems)
+	}
+	if mount := info.ImageFilesystems[0].FsId.GetMountpoint(); mount == "" {
+		t.Error("no mount point")
+	}
+}
+
+func TestUnknownImageIsNotFound(t *testing.T) {
+	n := onNode(t)
+	_, err := n.Images.PullImage(t.Context(), &cri.ImageSpec{Image: images.Absent}, nil, nil)
+	refused(t, err, codes.NotFound, images.Absent)
+	p := n.runPod()
+	_, err = n.Runtime.CreateContainer(t.Context(), p.id, fixture.ContainerConfig("main", images.Absent, "true"), p.config)
+	refused(t, err, codes.NotFound, images.Absent)
+}
+
+func TestUnreachableRegistryIsUnavailable(t *testing.T) {
+	// Port 1 of loopback: nobody listens.
+	_, err := onNode(t).Images.PullImage(t.Context(), &cri.ImageSpec{Image: "127.0.0.1:1/image:1"}, nil, nil)
+	refused(t, err, codes.Unavailable, "127.0.0.1:1")
+}
+
+func TestMalformedReferenceIsRefused(t *testing.T) {
+	_, err := onNode(t).Images.PullImage(t.Context(), &cri.ImageSpec{Image: "UPPER//case:"}, nil, nil)
+	refused(t, err, codes.InvalidArgument, "UPPER//case:")
+}

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
+)
+
+// toolbox runs the image with the host's tools, as root with the capabilities named.
+func (p *pod) toolbox(capabilities ...string) *container {
+	p.t.Helper()
+	config := fixture.ContainerConfig("tools", images.Tools, "sleep", "3600")
+	config.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: capabilities}
+	return p.start(config)
+}
+
+func TestFileCapabilitiesSurviveCopyUp(t *testing.T) {
+	c := onNode(t).runPod().toolbox()
+	contains(t, "in the image", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
+	c.exec("touch", images.CappedFile)
+	contains(t, "after copy-up", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
+	c.exec("setcap", "cap_net_bind_service+ep", "/usr/bin/ss")
+	contains(t, "set on a file of the image", c.exec("getcap", "/usr/bin/ss"), "cap_net_bind_service=ep")
+}
+
+// What the init container of a service mesh does.
+func TestConnectionsAreRedirectedByOwner(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	p.shell("proxy", "exec httpd -f -p '[::]:7001' -h /www")
+	tools := p.toolbox("NET_ADMIN", "NET_RAW")
+	root := p.idle("root")
+	owner := p.idle("owner", func(config *cri.ContainerConfig) {
+		config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 33}
+	})
+	for _, family := range []struct{ program, loopback string }{{"iptables", "127.0.0.1"}, {"ip6tables", "[::1]"}} {
+		for _, backend := range []string{"nft", "legacy"} {
+			program := family.program + "-" + backend
+			fetch := []string{"wget", "-q", "-O-", "http://" + family.loopback + ":7000/"}
+			tools.exec(strings.Fields(program + " -t nat -A OUTPUT -p tcp -m owner --uid-owner 33 -m comment --comment mesh" +
+				" -m multiport --dports 7000,7002 -j REDIRECT --to-ports 7001")...)
+			n.until(program+": the owner's connection to be redirected", func() error {
+				if page, stderr, code := owner.tryExec(fetch...); page != "hello from a pod\n" {
+					return fmt.Errorf("exit code %d, stdout %q, stderr %q", code, page, stderr)
+				}
+				return nil
+			})
+			if page, _, code := root.tryExec(fetch...); code == 0 {
+				t.Errorf("%s: another's connection is redirected too: %q", program, page)
+			}
+			tools.exec(program, "-t", "nat", "-F", "OUTPUT")
+		}
+	}
+}
+
+func TestMatchesAndTargetsOfServiceMeshesAreThere(t *testing.T) {
+	tools := onNode(t).runPod().toolbox("NET_ADMIN", "NET_RAW")
+	for _, program := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"} {
+		for _, rule := range []string{
+			"-t filter -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+			"-t mangle -A PREROUTING -p tcp -m mark --mark 1337 -j CONNMARK --save-mark",
+			"-t mangle -A PREROUTING -p tcp -j TPROXY --on-port 15006 --tproxy-mark 1337/0xffffffff",
+			"-t mangle -A OUTPUT -p tcp -j MARK --set-mark 1337",
+			"-t mangle -A PREROUTING -p tcp -m socket -j RETURN",
+			"-t raw -A OUTPUT -p udp --dport 53 -j CT --zone 1",
+		} {
+			if _, stderr, code := tools.tryExec(strings.Fields(program + " " + rule)...); code != 0 {
+				t.Errorf("%s %s: %s", program, rule, stderr)
+			}
+		}
+	}
+}
+
+func TestSocketsAreListedByNetlink(t *testing.T) {
+	p := onNode(t).runPod()
+	p.shell("server", webServer)
+	tools := p.toolbox()
+	// Only the kernel's socket diagnosis knows the congestion window; /proc/net/tcp does not.
+	p.until("the server's socket", func() error {
+		if sockets := tools.exec("ss", "-Hltni", "sport", "=", ":8080"); !strings.Contains(sockets, "cwnd:") {
+			return fmt.Errorf("ss says %q", sockets)
+		}
+		return nil
+	})
+}
+
+func TestGuestHasWhatProgramsExpect(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	filesystems := c.exec("cat", "/proc/filesystems")
+	contains(t, "/proc/filesystems", filesystems, "overlay", "erofs", "ext4", "tmpfs", "mqueue")
+	contains(t, "cgroup controllers", c.exec("cat", "/sys/fs/cgroup/cgroup.controllers"), "cpu", "memory", "pids", "io", "cpuset")
+	namespaces := c.exec("ls", "/proc/self/ns")
+	contains(t, "namespaces", namespaces, "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+	contains(t, "pressure stall information", c.exec("cat", "/proc/pressure/memory"), "some avg10")
+	contains(t, "transparent huge pages", c.exec("cat", "/sys/kernel/mm/transparent_hugepage/enabled"), "madvise")
+	contains(t, "CPU mitigations", c.exec("cat", "/sys/devices/system/cpu/vulnerabilities/spectre_v1"), "Mitigation")
+	for _, file := range []string{"/proc/sysvipc/shm", "/proc/swaps", "/proc/keys", "/proc/net/if_inet6", "/proc/sys/fs/mqueue/msg_max"} {
+		c.exec("test", "-e", file)
+	}
+}

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func limited(resources *cri.LinuxContainerResources) func(*cri.ContainerConfig) {
+	return func(config *cri.ContainerConfig) { config.Linux.Resources = resources }
+}
+
+func TestMemoryLimitKillsTheContainer(t *testing.T) {
+	p := onNode(t).runPod()
+	c := p.shell("main", "tail /dev/zero", limited(&cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}))
+	status := c.exited()
+	equal(t, "exit code", status.ExitCode, 137)
+	equal(t, "reason", status.Reason, "OOMKilled")
+	p.idle("next").exec("true")
+}
+
+func TestLimitsAreInTheContainersCgroup(t *testing.T) {
+	c := onNode(t).runPod().idle("main", limited(&cri.LinuxContainerResources{
+		CpuPeriod:          100_000,
+		CpuQuota:           50_000,
+		CpuShares:          512,
+		MemoryLimitInBytes: 64 << 20,
+		Unified:            map[string]string{"pids.max": "77"},
+	}))
+	equal(t, "cpu.max", c.exec("cat", "/sys/fs/cgroup/cpu.max"), "50000 100000")
+	equal(t, "memory.max", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(64<<20))
+	equal(t, "pids.max", c.exec("cat", "/sys/fs/cgroup/pids.max"), "77")
+}
+
+func TestUpdatedLimitsAreInTheContainersCgroup(t *testing.T) {
+	n := onNode(t)
+	c := n.runPod().idle("main", limited(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}))
+	must(t, n.Runtime.UpdateContainerResources(t.Context(), c.id, &cri.ContainerResources{
+		Linux: &cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 20_000, MemoryLimitInBytes: 48 << 20},
+	}))
+	equal(t, "cpu.max", c.exec("cat", "/sys/fs/cgroup/cpu.max"), "20000 100000")
+	equal(t, "memory.max", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(48<<20))
+}
+
+func TestVMHasTheSizeThatAnnotationsAskFor(t *testing.T) {
+	p := onNode(t).runPod(annotated("a3s.box/vcpus", "2"), annotated("a3s.box/memory-mb", "320"))
+	p.hasSize("2", 320)
+}
+
+func TestVMHasRoomForThePodsLimits(t *testing.T) {
+	p := onNode(t).runPod(func(config *cri.PodSandboxConfig) {
+		config.Linux.Resources = &cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 150_000, MemoryLimitInBytes: 256 << 20}
+	})
+	const overhead = 64
+	p.hasSize("2", 256+overhead)
+}
+
+// hasSize looks at the VM from within. The kernel keeps some of the memory for itself.
+func (p *pod) hasSize(processors string, memoryMB int) {
+	p.t.Helper()
+	c := p.idle("size")
+	equal(p.t, "processors", c.exec("nproc"), processors)
+	var kb int
+	_, err := fmt.Sscanf(c.exec("grep", "MemTotal", "/proc/meminfo"), "MemTotal: %d kB", &kb)
+	must(p.t, err)
+	if kb > memoryMB<<10 || kb < (memoryMB-64)<<10 {
+		p.t.Errorf("MemTotal is %d kB in a VM of %d MiB", kb, memoryMB)
+	}
+}
+
+func TestStatsAreTrue(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	c := p.idle("main")
+	before := c.stats()
+	if before.Memory.WorkingSetBytes.GetValue() == 0 {
+		t.Error("a running container uses no memory")
+	}
+	equal(t, "container", before.Attributes.Id, c.id)
+	c.exec("sh", "-c", "dd if=/dev/urandom of=/file bs=1M count=8 2>/dev/null; sync; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done")
+	c.until("the figures to grow", func() error {
+		after := c.stats()
+		cpu := after.Cpu.UsageCoreNanoSeconds.GetValue() - before.Cpu.UsageCoreNanoSeconds.GetValue()
+		written := int64(after.WritableLayer.UsedBytes.GetValue()) - int64(before.WritableLayer.UsedBytes.GetValue())
+		if cpu < 1_000_000 || written < 8<<20 || written > 16<<20 {
+			return fmt.Errorf("%d ns of CPU and %d bytes in the writable layer", cpu, written)
+		}
+		return nil
+	})
+	all, err := n.Runtime.ListContainerStats(t.Context(), &cri.ContainerStatsFilter{PodSandboxId: p.id})
+	must(t, err)
+	equal(t, "containers with stats", len(all), 1)
+	podStats, err := n.Runtime.PodSandboxStats(t.Context(), p.id)
+	must(t, err)
+	if podStats.Linux.Cpu.UsageCoreNanoSeconds.GetValue() == 0 || podStats.Linux.Memory.WorkingSetBytes.GetValue() == 0 {
+		t.Errorf("the pod's figures: %v", podStats.Linux)
+	}
+	pods, err := n.Runtime.ListPodSandboxStats(t.Context(), nil)
+	must(t, err)
+	equal(t, "pods with stats", len(pods), 1)
+}
+
+func (c *container) stats() *cri.ContainerStats {
+	c.t.Helper()
+	stats, err := c.Runtime.ContainerStats(c.t.Context(), c.id)
+	must(c.t, err)
+	if stats.Cpu == nil || stats.Memory == nil || stats.WritableLayer == nil {
+		must(c.t, errors.New("figures are missing: "+stats.String()))
+	}
+	return stats
+}

@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+)
+
+// restart kills the frontend, lets something happen while it is down, and starts it again.
+func (n *node) restart(meanwhile func()) {
+	n.t.Helper()
+	must(n.t, n.Kill())
+	n.t.Cleanup(n.revive)
+	meanwhile()
+	must(n.t, n.Restart(n.t.Context()))
+}
+
+func TestPodSurvivesFrontendKill(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	c := p.shell("main", "trap 'exit 9' TERM; i=0; while :; do echo line $i; i=$((i+1)); usleep 10000; done")
+	c.says("line 3")
+	address := p.podIP()
+	n.restart(func() {
+		before := mustRead(t, c.logPath())
+		n.until("the log to go on without a frontend", func() error {
+			if grown := len(mustRead(t, c.logPath())) - len(before); grown < 1000 {
+				return fmt.Errorf("it has grown by %d bytes", grown)
+			}
+			return nil
+		})
+	})
+	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_READY)
+	equal(t, "pod IP", p.podIP(), address)
+	equal(t, "container", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
+	equal(t, "exec", c.exec("echo", "alive"), "alive")
+	must(t, n.Runtime.StopContainer(t.Context(), c.id, 20))
+	equal(t, "exit code", c.status().ExitCode, 9)
+	stdout, _ := c.log()
+	next := 0
+	for line := range strings.Lines(stdout) {
+		if line != fmt.Sprintf("line %d\n", next) {
+			t.Fatalf("line %d of the log is %q", next, line)
+		}
+		next++
+	}
+}
+
+func TestExitDuringFrontendsAbsenceIsReported(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	c := p.shell("main", "until [ -e /dev/shm/go ]; do usleep 10000; done; echo bye; exit 5")
+	c.exec("sh", "-c", "(usleep 500000; touch /dev/shm/go) > /dev/null 2>&1 &")
+	n.restart(func() {
+		n.until("the container's last word", func() error {
+			if text := mustRead(t, c.logPath()); !strings.Contains(text, "bye") {
+				return fmt.Errorf("the log is %q", text)
+			}
+			return nil
+		})
+	})
+	status := c.exited()
+	equal(t, "exit code", status.ExitCode, 5)
+	equal(t, "reason", status.Reason, "Error")
+}
+
+func TestRecordsSurviveFrontendKill(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	created := p.create(fixture.ContainerConfig("created", busybox, "echo", "started after the restart"))
+	ended := p.shell("ended", "exit 3")
+	ended.exited()
+	stopped := n.runPod()
+	must(t, n.Runtime.StopPodSandbox(t.Context(), stopped.id))
+	removed := n.runPod()
+	removed.remove()
+	image, err := n.Images.ImageStatus(t.Context(), &cri.ImageSpec{Image: busybox}, false)
+	must(t, err)
+
+	n.restart(func() {})
+
+	after, err := n.Images.ImageStatus(t.Context(), &cri.ImageSpec{Image: busybox}, false)
+	must(t, err)
+	equal(t, "image", after.Image.String(), image.Image.String())
+	equal(t, "annotation of the pod", p.status().Annotations["example.com/note"], "kept")
+	equal(t, "created container", created.status().State, cri.ContainerState_CONTAINER_CREATED)
+	equal(t, "exit code of the ended one", ended.status().ExitCode, 3)
+	equal(t, "stopped pod", stopped.status().State, cri.PodSandboxState_SANDBOX_NOTREADY)
+	_, err = n.Runtime.PodSandboxStatus(t.Context(), removed.id, false)
+	refused(t, err, codes.NotFound)
+	must(t, n.Runtime.StartContainer(t.Context(), created.id))
+	equal(t, "log", created.succeeds(), "started after the restart\n")
+}

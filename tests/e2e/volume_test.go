@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func mounted(mounts ...*cri.Mount) func(*cri.ContainerConfig) {
+	return func(config *cri.ContainerConfig) { config.Mounts = mounts }
+}
+
+func TestFileChangedOnTheHostIsSeenInTheContainer(t *testing.T) {
+	n := onNode(t)
+	dir := n.hostDir()
+	mustWrite(t, dir+"/file", "first")
+	c := n.runPod().idle("main", mounted(&cri.Mount{HostPath: dir, ContainerPath: "/volume"}))
+	equal(t, "before", c.exec("cat", "/volume/file"), "first")
+	mustWrite(t, dir+"/file", "changed")
+	mustWrite(t, dir+"/new", "new")
+	c.until("the change to be seen", func() error {
+		if got, _, _ := c.tryExec("cat", "/volume/file", "/volume/new"); got != "changednew" {
+			return fmt.Errorf("the container reads %q", got)
+		}
+		return nil
+	})
+	c.exec("sh", "-c", "echo from the container > /volume/answer")
+	equal(t, "written by the container", mustRead(t, dir+"/answer"), "from the container\n")
+}
+
+func TestReadOnlyVolumeCannotBeWritten(t *testing.T) {
+	n := onNode(t)
+	c := n.runPod().idle("main", mounted(&cri.Mount{HostPath: n.hostDir(), ContainerPath: "/volume", Readonly: true}))
+	_, stderr, code := c.tryExec("touch", "/volume/file")
+	equal(t, "exit code of touch", code, 1)
+	contains(t, "touch", stderr, "Read-only file system")
+}
+
+func TestOneFileIsAVolume(t *testing.T) {
+	n := onNode(t)
+	path := n.hostDir() + "/hosts"
+	mustWrite(t, path, "10.0.0.1 elsewhere\n")
+	c := n.runPod().idle("main", mounted(&cri.Mount{HostPath: path, ContainerPath: "/etc/hosts"}))
+	equal(t, "/etc/hosts", c.exec("cat", "/etc/hosts"), "10.0.0.1 elsewhere")
+}
+
+func TestVolumeIsSharedByContainers(t *testing.T) {
+	n := onNode(t)
+	volume := mounted(&cri.Mount{HostPath: n.hostDir(), ContainerPath: "/volume"})
+	p := n.runPod()
+	first, second := p.idle("first", volume), p.idle("second", volume)
+	first.exec("sh", "-c", "echo hello > /volume/note")
+	equal(t, "note", second.exec("cat", "/volume/note"), "hello")
+}
+
+func TestVolumesDeviceIsFreeAfterStopContainer(t *testing.T) {
+	n := onNode(t)
+	mountPoint, device := n.loopVolume()
+	p := n.runPod()
+	c := p.idle("main", mounted(&cri.Mount{HostPath: mountPoint, ContainerPath: "/volume"}))
+	c.exec("sh", "-c", "echo data > /volume/file; mkdir /volume/dir; ls -lR /volume; sync")
+	must(t, n.Runtime.StopContainer(t.Context(), c.id, 5))
+	must(t, unix.Unmount(mountPoint, 0))
+	run(t, "losetup", "--detach", device)
+	if _, err := os.Stat(filepath.Join("/sys/block", filepath.Base(device), "loop")); err == nil {
+		t.Errorf("%s is still in use", device)
+	}
+	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_READY)
+}
+
+// loopVolume mounts an ext4 file system that lies on a loop device.
+func (n *node) loopVolume() (mountPoint, device string) {
+	n.t.Helper()
+	dir := n.hostDir()
+	mountPoint = filepath.Join(dir, "mount")
+	must(n.t, os.Mkdir(mountPoint, 0o755))
+	disk := filepath.Join(dir, "disk")
+	must(n.t, os.WriteFile(disk, nil, 0o600))
+	must(n.t, os.Truncate(disk, 32<<20))
+	run(n.t, "mkfs.ext4", "-q", disk)
+	device = run(n.t, "losetup", "--find", "--show", disk)
+	must(n.t, unix.Mount(device, mountPoint, "ext4", 0, ""))
+	n.t.Cleanup(func() {
+		// What is left of a test that failed.
+		if n.t.Failed() {
+			_ = unix.Unmount(mountPoint, unix.MNT_DETACH)
+			_ = exec.Command("losetup", "--detach", device).Run()
+		}
+	})
+	return mountPoint, device
+}
+
+func run(t *testing.T, program string, arguments ...string) string {
+	t.Helper()
+	output, err := exec.Command(program, arguments...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %q: %v: %s", program, arguments, err, output)
+	}
+	return strings.TrimSpace(string(output))
+}
