@@ -136,7 +136,7 @@ fn step<E: Into<Error>>(step: &'static str) -> impl FnOnce(E) -> Failed {
 }
 
 async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>, undo: &mut UndoStack) -> Result<Shim, Failed> {
-    sandbox.record.persist(&node.db).await.map_err(step("writing its record"))?;
+    // With a copy of the record, from which a frontend that finds nothing else can undo all the rest.
     undo.push("removing its directories", release::directories(sandbox.clone()));
     directories(sandbox).await.map_err(step("making its directories"))?;
     undo.push("removing its network namespace", network::remove_namespace(sandbox.clone()));
@@ -144,7 +144,9 @@ async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>, undo: &mut UndoStack
     undo.push("releasing its network (CNI DEL)", network::detach(node.clone(), sandbox.clone()));
     undo.push("ending its shim", release::shim(node.clone(), sandbox.clone()));
     // Both are waited for, whatever the other's fate: what is cut short half-way cannot be undone properly.
-    let (attached, booted) = tokio::join!(attach(node, sandbox), boot(node, sandbox));
+    let (recorded, attached, booted) =
+        tokio::join!(sandbox.record.persist(&node.db), attach(node, sandbox), boot(node, sandbox));
+    recorded.map_err(step("writing its record"))?;
     let shim = booted?;
     attached.map_err(step("attaching it to the network (CNI ADD)"))?;
     shim.start_sandbox().await.map_err(step("configuring its MicroVM (StartSandbox)"))?;

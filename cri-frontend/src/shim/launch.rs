@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    io,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -10,6 +11,7 @@ use std::{
 use a3s_box_proto::{config, ids::SandboxId};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use protobuf::Message;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::ShimError;
@@ -88,6 +90,9 @@ impl Shims {
         command.arg(action).current_dir(bundle).env_clear().env("PATH", path);
         command.env(config::PATH_VARIABLE, &self.config_path);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if action == "start" {
+            end_with_parent(&mut command);
+        }
         let mut child = command.spawn().map_err(cannot_run)?;
         let work = async {
             if let Some(mut stdin) = child.stdin.take() {
@@ -106,6 +111,19 @@ impl Shims {
         }
         Ok(output)
     }
+}
+
+/// A start whose frontend was killed ends with it: the next frontend finds a shim that listens, or none that comes later.
+/// The shim itself, which `start` leaves behind, does not inherit this.
+fn end_with_parent(command: &mut Command) {
+    let parent = getpid();
+    let before_exec = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have died between the fork and the line above.
+        if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
 }
 
 /// The end of what a program said, without control characters.

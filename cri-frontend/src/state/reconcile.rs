@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Loaded;
 use crate::{
-    container::{self, CONTAINERS, Container, ContainerRecord},
+    container::{self, CONTAINERS, Container, ContainerRecord, exec_sync::SOCKETS},
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},
@@ -100,7 +100,10 @@ struct Recovered {
 fn recover(node: &Node, sandboxes: &[SandboxRecord], containers: &[ContainerRecord]) -> Recovered {
     let mut recovered = Recovered::default();
     for dir in directories(&node.config.state_dir.join("pods")) {
-        let Some(record) = mirror::<SandboxRecord>(&dir.join(sandbox::MIRROR)) else { continue };
+        let Some(record) = mirror::<SandboxRecord>(&dir.join(sandbox::MIRROR)) else {
+            remove_unbegun(&dir);
+            continue;
+        };
         if !sandboxes.iter().any(|known| known.id == record.id) {
             warn!(sandbox = %record.id, "a pod sandbox without a record is recovered");
             recovered.sandboxes.push(record);
@@ -114,6 +117,15 @@ fn recover(node: &Node, sandboxes: &[SandboxRecord], containers: &[ContainerReco
         }
     }
     recovered
+}
+
+/// A directory in which a killed frontend had written nothing yet. One with anything else in it is not ours: pods that
+/// containerd runs have theirs in the same place.
+fn remove_unbegun(dir: &Path) {
+    if fs::remove_dir(dir.join(SOCKETS)).is_ok() {
+        let removed = fs::remove_dir(dir);
+        info!(dir = %dir.display(), ?removed, "a pod's directory was never used");
+    }
 }
 
 fn directories(path: &Path) -> Vec<std::path::PathBuf> {
