@@ -14,7 +14,7 @@ demo: ## run a pod in its own MicroVM, with all that this needs
 	@packaging/steps demo setup stage show
 
 test: ## run all checks and tests, with all that these need
-	@packaging/steps test setup fmt clippy unit guest stage e2e
+	@packaging/steps test setup fmt clippy helpers unit guest stage e2e
 
 setup: ## install Debian packages; check for Rust and Go
 	@packaging/setup/toolchains
@@ -29,7 +29,7 @@ clippy: ## lint Rust and Go code
 	cd tests && go vet ./...
 	cd tests/kubelet && go vet ./...
 
-unit: ## run the unit tests
+unit: helpers ## run the unit tests
 	cargo test --workspace --all-features --locked
 
 build: ## build the frontend and the shim
