@@ -13,7 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
-    sys::{namespace::HostNamespace, tail::printable, thread::blocking, uid::Uid},
+    sys::{namespace::HostNamespace, tail::printable, thread::blocking},
     vm::{
         Accelerator, Plan, Size, Vm,
         qemu::{self, Paths},
@@ -98,10 +98,10 @@ pub async fn boot(
     let accelerator = chosen.map_err(BootError::at("choosing the accelerator"))?;
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
-    parts::claim(config, layout, cgroup, resources).await?;
+    let uid = parts::claim(config, layout, cgroup, resources).await?;
     let parts::Parts { devices, connector, ready, device_mac } =
-        parts::make(environment, spec, files, resources).await?;
-    let plan = Plan { accelerator, size, uid: resources.uid.as_ref().map(Uid::number).unwrap_or_default() };
+        parts::make(environment, spec, files, uid, resources).await?;
+    let plan = Plan { accelerator, size, uid };
     let paths = Paths {
         qemu: config.vm.qemu.clone(),
         console: layout.console(),

@@ -55,24 +55,24 @@ pub(super) fn open_files(config: &Config, accelerator: Accelerator) -> io::Resul
     })
 }
 
-/// User id, cgroup and shared directory: all that must be there before the first process is.
+/// User id, cgroup and shared directory: all that must be there before the first process is. Answers the user id.
 pub(super) async fn claim(
     config: &Config,
     layout: &Layout,
     cgroup: &Path,
     resources: &mut Resources,
-) -> Result<(), BootError> {
+) -> Result<u32, BootError> {
     let (owned, run, cgroup) = (config.clone(), layout.run.clone(), cgroup.to_owned());
     let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let uid = blocking(move || Uid::claim(&owned, &name)).await;
-    resources.uid = Some(uid.map_err(BootError::at("claiming a user id"))?);
+    let uid = resources.uid.insert(uid.map_err(BootError::at("claiming a user id"))?).number();
     let joined = blocking(move || Cgroup::join(&cgroup)).await;
     resources.cgroup = Some(joined.map_err(BootError::at("joining the pod's cgroup"))?);
     resources.record().map_err(BootError::at("writing the pod's record"))?;
     let share = layout.share();
     let shared = blocking(move || SharedDir::make(&share)).await;
     resources.share = Some(shared.map_err(BootError::at("making the shared directory"))?);
-    Ok(())
+    Ok(uid)
 }
 
 /// What the VMM is started with, and how its guest is reached.
@@ -89,10 +89,10 @@ pub(super) async fn make(
     environment: &Environment<'_>,
     spec: &PodSpec,
     files: Files,
+    uid: u32,
     resources: &mut Resources,
 ) -> Result<Parts, BootError> {
     let (config, layout) = (environment.config, environment.layout);
-    let uid = resources.uid.as_ref().map(Uid::number).unwrap_or_default();
     let share = layout.share();
     let size_mb = spec.annotations.scratch_mb.unwrap_or(config.scratch.default_mb);
     let vsock_directory = layout.vsock();
