@@ -24,6 +24,22 @@ func TestNonRootUserIsHeld(t *testing.T) {
 	equal(t, "effective capabilities", processStatus(c, "CapEff"), "0000000000000000")
 }
 
+func TestNonRootUserOpensItsStandardStreams(t *testing.T) {
+	p := onNode(t).runPod()
+	user := func(config *cri.ContainerConfig) {
+		config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
+	}
+	config := fixture.ContainerConfig("main", images.Busybox, "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr")
+	user(config)
+	c := p.start(config)
+	equal(t, "log", c.succeeds(), "out\n")
+	_, stderr := c.log()
+	equal(t, "log of stderr", stderr, "err\n")
+	stdout, errors, code := p.idle("idle", user).tryExec("sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr")
+	equal(t, "exit code", code, 0)
+	equal(t, "streams of an exec", stdout+errors, "out\nerr\n")
+}
+
 func TestUserOfTheImageIsUsed(t *testing.T) {
 	p := onNode(t).runPod()
 	number := p.start(fixture.ContainerConfig("number", images.User, "sh", "-c", "id -u; id -g"))

@@ -5,12 +5,12 @@ use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use a3s_box_proto::ids::ContainerId;
-use oci_spec::runtime::{Linux, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 
 use super::{Container, Containers, State, process_spec, spec, spec::Pids, user};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         Process,
         pty::Pty,
         reaper::Launch,
+        seccomp::Filter,
         stdio::{self, Stdio},
         zygote::{Conversation, Create, Reply, Request},
     },
@@ -50,6 +51,7 @@ pub struct Wanted {
 struct Prepared {
     spec: Spec,
     rootfs: Rootfs,
+    filter: Option<Filter>,
 }
 
 impl Containers {
@@ -91,8 +93,8 @@ impl Containers {
             Error::Failed { source, .. } => Error::Failed { object: object(), source },
             other => other,
         })?;
+        let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
         let spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
-        let sysctls = sysctls(&wanted.spec);
         let storage = Arc::clone(&self.storage);
         let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
         let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));
@@ -105,7 +107,7 @@ impl Containers {
                 spec: prepared.spec,
                 rootfs: prepared.rootfs,
                 init: Arc::new(init),
-                seccomp: OnceLock::new(),
+                filter: prepared.filter,
                 execs: Mutex::new(HashMap::new()),
                 state: tokio::sync::RwLock::new(State::Created(conversation)),
             }),
@@ -155,12 +157,13 @@ impl Containers {
             let (stdio, ends) = stdio::pipes(uid, gid, wanted.stdin)?;
             (Some(stdio), ends)
         };
-        let request = Request::Create(Create {
+        let request = Request::Create(Box::new(Create {
             id: wanted.id.to_string(),
             bundle: paths::bundle(&wanted.id),
             terminal,
             oom_score_adj: process.oom_score_adj().unwrap_or(0),
-        });
+            program: process_spec::program(process, prepared.filter.clone()),
+        }));
         let launch = self.reaper.launch();
         let conversation = {
             let fds = ends.0.each_ref().map(AsFd::as_fd);
@@ -212,14 +215,8 @@ pub(super) fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) ->
     }
 }
 
-/// Kernel parameters of a specification: the pod's, since its namespaces are.
-fn sysctls(json: &[u8]) -> HashMap<String, String> {
-    let spec: Option<Spec> = serde_json::from_slice(json).ok();
-    let linux: Option<Linux> = spec.and_then(|spec| spec.linux().clone());
-    linux.and_then(|linux| linux.sysctl().clone()).unwrap_or_default()
-}
-
-/// All that waits for disks: mounts, user lookup, the bundle.
+/// All that waits for disks: mounts, user lookup, the bundle. The kernel parameters are the pod's, whose namespaces the
+/// container shares.
 fn prepare(
     storage: &Storage,
     id: &ContainerId,
@@ -232,6 +229,8 @@ fn prepare(
     for (name, value) in sysctls {
         sysctl::set(name, value).of(object)?;
     }
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let filter = profile.map(Filter::compile).transpose()?;
     let rootfs = match storage.mount(id, wanted) {
         Ok(rootfs) => rootfs,
         Err(error) => {
@@ -240,7 +239,7 @@ fn prepare(
         }
     };
     match complete(id, user, spec) {
-        Ok(spec) => Ok(Prepared { spec, rootfs }),
+        Ok(spec) => Ok(Prepared { spec, rootfs, filter }),
         Err(error) => {
             undo(storage, id, &rootfs).of(object)?;
             Err(error)
@@ -264,7 +263,7 @@ fn complete(id: &ContainerId, user: Option<&user::Wanted>, mut spec: Spec) -> Re
         check_source(mount).of(object)?;
     }
     let file = paths::bundle(id).join("config.json");
-    let json = serde_json::to_vec(&spec::for_libcontainer(&spec)?)
+    let json = serde_json::to_vec(&spec::for_libcontainer(&spec))
         .step(|| format!("write {}", file.display()))
         .of(object)?;
     fs::write(&file, json).step(|| format!("write {}", file.display())).of(object)?;

@@ -137,14 +137,8 @@ async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<Owne
 fn request(container: &Container, process: &ProcessSpec) -> zygote::Exec {
     let size = process.console_size().map(|size| (clamp(size.width()), clamp(size.height())));
     zygote::Exec {
-        arguments: process.args().clone().unwrap_or_default(),
-        environment: process.env().clone().unwrap_or_default(),
-        directory: process.cwd().clone(),
-        user: process.user().clone(),
-        capabilities: process.capabilities().clone(),
+        program: process_spec::program(process, container.filter.clone()),
         rlimits: process.rlimits().clone().unwrap_or_default(),
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        seccomp: container.filter(),
         namespaces: namespaces(container),
         terminal: process.terminal().unwrap_or(false).then_some(size),
         oom_score_adj: process.oom_score_adj().unwrap_or(0),

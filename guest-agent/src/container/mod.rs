@@ -44,8 +44,8 @@ pub struct Container {
     rootfs: Rootfs,
     cgroup: Cgroup,
     init: Arc<Process>,
-    /// Compiled at the first exec, or before it in the background.
-    seccomp: OnceLock<Option<Filter>>,
+    /// Its seccomp profile, compiled.
+    filter: Option<Filter>,
     execs: Mutex<HashMap<ExecId, Arc<ExecSlot>>>,
     /// Written by one start, one release, one deletion at a time; read while an exec is being made.
     state: tokio::sync::RwLock<State>,
@@ -169,18 +169,6 @@ impl Container {
     /// Where the root filesystem is mounted.
     fn root_path(&self) -> PathBuf {
         crate::paths::rootfs(&self.id)
-    }
-
-    /// The compiled seccomp profile. A profile that could be compiled for the init process can be here as well.
-    fn filter(&self) -> Option<Filter> {
-        self.seccomp
-            .get_or_init(|| {
-                let profile = self.spec.linux().as_ref()?.seccomp().as_ref()?;
-                Filter::compile(profile)
-                    .inspect_err(|error| tracing::error!(container = %self.id, "{error}"))
-                    .ok()
-            })
-            .clone()
     }
 }
 

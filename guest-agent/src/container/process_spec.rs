@@ -4,7 +4,10 @@ use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
 use super::user::Resolved;
-use crate::error::Error;
+use crate::{
+    error::Error,
+    process::{seccomp::Filter, zygote::Program},
+};
 
 /// Refuses what could never run.
 pub fn check(process: &Process) -> Result<(), Error> {
@@ -57,12 +60,21 @@ pub fn user_of(process: &Process) -> Resolved {
     Resolved { uid: user.uid(), gid: user.gid(), groups: user.additional_gids().clone().unwrap_or_default() }
 }
 
-/// libcontainer takes "not stated" and "false" for different things: with the latter it loads the seccomp filter
-/// after the privilege for that is gone.
-pub fn normalise(process: &mut Process) {
-    if process.no_new_privileges() == Some(false) {
-        process.set_no_new_privileges(None);
+/// What a process becomes in the end.
+pub fn program(process: &Process, seccomp: Option<Filter>) -> Program {
+    Program {
+        arguments: process.args().clone().unwrap_or_default(),
+        environment: process.env().clone().unwrap_or_default(),
+        directory: process.cwd().clone(),
+        user: process.user().clone(),
+        capabilities: process.capabilities().clone(),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp,
     }
+}
+
+/// Removes what asks for nothing.
+pub fn normalise(process: &mut Process) {
     // There is no such security module in the guest; an empty label asks for none.
     if process.apparmor_profile().as_deref() == Some("") {
         process.set_apparmor_profile(None);

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use a3s_box_proto::{ids::ContainerId, ports::POD_MOUNT_TYPE};
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction,
-    LinuxSeccompOperator, Mount, Root, RootBuilder, Spec,
+    Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root, RootBuilder, Spec, User,
 };
 
 use super::process_spec;
@@ -101,7 +100,7 @@ fn adapt_linux(linux: &mut Linux, id: &ContainerId, pid_namespace: Option<PathBu
     linux.set_sysctl(None);
     linux.set_intel_rdt(None);
     linux.set_net_devices(None);
-    linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)
+    Ok(())
 }
 
 /// Network, IPC and UTS are the pod's: those of the agent, from which every process descends.
@@ -165,59 +164,22 @@ fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
     Ok(())
 }
 
-/// There is nobody in the guest whom a system call could be reported to.
-fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<(), Error> {
-    let notifies = |action: LinuxSeccompAction| action == LinuxSeccompAction::ScmpActNotify;
-    let mut rules = seccomp.syscalls().iter().flatten();
-    if notifies(seccomp.default_action()) || rules.any(|rule| notifies(rule.action())) {
-        return Err(Error::invalid(
-            "seccomp profile",
-            "SCMP_ACT_NOTIFY needs an agent, and the guest has none",
-        ));
-    }
-    Ok(())
-}
-
-/// The specification as libcontainer has to read it.
-pub fn for_libcontainer(spec: &Spec) -> Result<Spec, Error> {
+/// The specification as libcontainer gets it. It makes the container with all privileges of its root; the init process
+/// gives them up by itself when it becomes the program.
+pub fn for_libcontainer(spec: &Spec) -> Spec {
     let mut spec = spec.clone();
     if let Some(process) = spec.process_mut() {
+        process.set_user(User::default());
+        process.set_capabilities(None);
+        process.set_no_new_privileges(None);
+        process.set_cwd("/".into());
         // The worker has set it already, and knows what to do where that is refused.
         process.set_oom_score_adj(None);
     }
-    if let Some(linux) = spec.linux_mut()
-        && let Some(seccomp) = linux.seccomp()
-    {
-        let seccomp = swap_masks(seccomp)?;
-        linux.set_seccomp(Some(seccomp));
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_seccomp(None);
     }
-    Ok(spec)
-}
-
-/// libcontainer 0.7 takes `valueTwo` of a masked comparison for the mask and `value` for what it is compared with;
-/// runc and containerd's profiles have them the other way round. Unchanged, the default profile's rule for clone(2)
-/// has the mask 0 and no longer keeps a container from making namespaces.
-fn swap_masks(seccomp: &LinuxSeccomp) -> Result<LinuxSeccomp, Error> {
-    let masked = |operator: LinuxSeccompOperator| operator == LinuxSeccompOperator::ScmpCmpMaskedEq;
-    let mut arguments = seccomp.syscalls().iter().flatten().flat_map(|rule| rule.args().iter().flatten());
-    if !arguments.any(|argument| masked(argument.op())) {
-        return Ok(seccomp.clone());
-    }
-    // The types have no setters for these fields.
-    let wrong = |error: serde_json::Error| Error::invalid("seccomp profile", error);
-    let mut json = serde_json::to_value(seccomp).map_err(wrong)?;
-    let arguments = json["syscalls"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-        .filter_map(|rule| rule.get_mut("args")?.as_array_mut())
-        .flatten();
-    for argument in arguments.filter(|argument| argument["op"] == "SCMP_CMP_MASKED_EQ") {
-        let (mask, value) = (argument["value"].clone(), argument["valueTwo"].clone());
-        argument["value"] = if value.is_null() { 0.into() } else { value };
-        argument["valueTwo"] = mask;
-    }
-    serde_json::from_value(json).map_err(wrong)
+    spec
 }
 
 #[cfg(test)]
@@ -311,16 +273,20 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_comparison_is_turned_for_libcontainer() {
-        let seccomp = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{
-            "names": ["clone"], "action": "SCMP_ACT_ALLOW",
-            "args": [{"index": 0, "value": 2114060288u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
-        }]});
-        let spec = spec(|json| json["linux"]["seccomp"] = seccomp).unwrap();
-        let adapted = adapt(spec, &id(), None).unwrap();
-        let adapted = for_libcontainer(&adapted).unwrap();
-        let seccomp = adapted.linux().as_ref().unwrap().seccomp().as_ref().unwrap();
-        let argument = seccomp.syscalls().as_ref().unwrap()[0].args().as_ref().unwrap()[0];
-        assert_eq!((argument.value(), argument.value_two()), (0, Some(2_114_060_288)));
+    fn privileges_are_given_up_by_the_init_process_itself() {
+        let spec = spec(|json| {
+            json["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+            json["process"]["noNewPrivileges"] = json!(true);
+            json["process"]["capabilities"] = json!({"bounding": ["CAP_CHOWN"]});
+            json["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+            json["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+        });
+        let given = for_libcontainer(&adapt(spec.unwrap(), &id(), None).unwrap());
+        let process = given.process().as_ref().unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        assert_eq!((process.capabilities(), process.no_new_privileges()), (&None, None));
+        let linux = given.linux().as_ref().unwrap();
+        assert_eq!(*linux.seccomp(), None);
+        assert!(linux.masked_paths().is_some());
     }
 }

@@ -39,7 +39,6 @@ impl Containers {
             }
         }
         drop(state);
-        compile_filter(container);
         tracing::info!(container = %container.id, "started");
         Ok(container.init.pid())
     }
@@ -63,10 +62,4 @@ async fn outcome(conversation: &Conversation) -> Result<Result<(), String>, Fail
         Some((Reply::Program(message), _)) => Ok(Err(message)),
         other => Err(super::create::unexpected("start the program", other)),
     }
-}
-
-/// The first exec shall not have to wait for it.
-fn compile_filter(container: &Arc<Container>) {
-    let container = Arc::clone(container);
-    tokio::task::spawn_blocking(move || drop(container.filter()));
 }

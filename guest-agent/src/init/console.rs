@@ -55,8 +55,8 @@ impl Write for &Lines {
 /// Writes log lines to the console.
 pub fn start_logging(level: LevelFilter) -> io::Result<()> {
     let console = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    // libcontainer warns of each system call that a seccomp profile names and libseccomp does not know; a line on
-    // an emulated serial port costs milliseconds.
+    // libcontainer warns for each container that it was built without seccomp, which is not its business here; a line
+    // on an emulated serial port costs milliseconds.
     let targets = Targets::new()
         .with_target("a3s_box_guest", level)
         .with_default(level.min(LevelFilter::ERROR).max(debug_only(level)));

@@ -21,8 +21,11 @@ use libcontainer::{
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::Spec;
 
-use super::message::{Create, During, Failure, Reply, duplicate, reply};
-use crate::{init::console, paths, process::program, sys};
+use super::{
+    become_program::become_it,
+    message::{Create, During, Failure, Program, Reply, duplicate, reply},
+};
+use crate::{init::console, paths, sys};
 
 /// Bytes of log lines that are looked at for a cause.
 const MAX_CAUSE: u64 = 4096;
@@ -37,9 +40,9 @@ pub fn run(
     let (stdin, stdout, stderr) = (stdio()?, stdio()?, stdio()?);
     adjust_oom_score(request.oom_score_adj);
     let console = request.terminal.then(|| Console::listen(&request.bundle)).transpose()?;
-    let program = Program { replies: Arc::new(duplicate(replies)?) };
+    let start = Start { program: Arc::new(request.program.clone()), replies: Arc::new(duplicate(replies)?) };
     let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-        .with_executor(program)
+        .with_executor(start)
         .with_root_path(paths::STATE)
         .during("choose libcontainer's state directory")?;
     builder = match &console {
@@ -120,21 +123,20 @@ impl Console {
     }
 }
 
-/// Executes the container's program once the start is allowed, and says so if it cannot.
+/// Becomes the container's program once the start is allowed, and says so if it cannot.
 #[derive(Clone)]
-struct Program {
+struct Start {
+    program: Arc<Program>,
     replies: Arc<OwnedFd>,
 }
 
-impl Executor for Program {
-    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
-        let arguments = process.args().as_deref().unwrap_or_default();
-        let environment = process.env().as_deref().unwrap_or_default();
-        let error = program::execute(arguments, environment);
-        let _ = reply(&self.replies, &Reply::Program(error.to_string()), None);
-        // Back in libcontainer it would only be logged.
-        sys::process::exit(127)
+impl Executor for Start {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        match become_it(&self.program) {
+            Ok(never) => match never {},
+            // Back in libcontainer it would only be logged.
+            Err(ending) => ending.report(&self.replies),
+        }
     }
 
     /// The start looks for the program: containers may be made before their volumes hold it.

@@ -27,7 +27,7 @@ pub const MAX_REPLY: usize = 16 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Make a container. Descriptors: stdin, stdout, stderr.
-    Create(Create),
+    Create(Box<Create>),
     /// Run one more process. Descriptors: stdin, stdout, stderr, the init process, the cgroup's directory.
     Exec(Box<Exec>),
     /// Make the init process of a PID namespace that containers share.
@@ -45,12 +45,14 @@ pub struct Create {
     pub terminal: bool,
     /// How willingly the kernel kills it.
     pub oom_score_adj: i32,
+    /// What its init process becomes once it is started.
+    pub program: Program,
 }
 
-/// A process in a running container.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Exec {
-    /// Program and arguments.
+/// A program and the privileges that it is run with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name and arguments.
     pub arguments: Vec<String>,
     /// `NAME=value`.
     pub environment: Vec<String>,
@@ -60,12 +62,19 @@ pub struct Exec {
     pub user: User,
     /// None: all that the container's PID 1 could have.
     pub capabilities: Option<LinuxCapabilities>,
-    /// Limits.
-    pub rlimits: Vec<PosixRlimit>,
     /// No program may gain privileges.
     pub no_new_privileges: bool,
     /// The container's profile.
     pub seccomp: Option<Filter>,
+}
+
+/// A process in a running container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// What it becomes.
+    pub program: Program,
+    /// Limits.
+    pub rlimits: Vec<PosixRlimit>,
     /// CLONE_NEW* flags of the namespaces to enter.
     pub namespaces: i32,
     /// It gets a terminal of this size (if one is stated).

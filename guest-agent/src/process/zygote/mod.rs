@@ -11,6 +11,7 @@
 //! The replies' socket is inherited up to the container's program and closed when that is executed. So its end means
 //! success, and an error after the fork has a way home.
 
+mod become_program;
 mod client;
 mod create;
 mod exec;
@@ -20,7 +21,7 @@ mod pause;
 use std::os::fd::OwnedFd;
 
 pub use client::{Conversation, Zygote};
-pub use message::{Create, Exec, Failure, Reply, Request};
+pub use message::{Create, Exec, Failure, Program, Reply, Request};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::{
