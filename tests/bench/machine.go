@@ -35,6 +35,7 @@ type program struct {
 type machine struct {
 	qemu, virtiofsd, vsock program
 	scratch                string
+	kernel, initramfs      string
 	dir                    string
 }
 
@@ -50,6 +51,7 @@ func (b *bench) bareMachine(ctx context.Context) (*machine, error) {
 			return nil, fmt.Errorf("the pod's %s: %w", name, err)
 		}
 	}
+	m.kernel, m.initramfs = b.node.GuestFile("vmlinux"), b.node.GuestFile("initramfs.cpio")
 	m.scratch = b.node.Path("scratch.ext4")
 	template := filepath.Join(b.node.RootDir(), "pods", sandbox, "scratch.ext4")
 	if output, err := exec.CommandContext(ctx, "cp", "--sparse=always", template, m.scratch).CombinedOutput(); err != nil {
@@ -94,10 +96,12 @@ func (m *machine) boot(ctx context.Context) (took time.Duration, err error) {
 	files := map[string]*os.File{
 		"vsock":   vsock,
 		"share":   share,
-		"scratch": s.open(m.scratch),
+		"scratch": s.open(m.scratch, os.O_RDWR),
 		"console": s.sink(),
 		"qmp":     s.sink(),
 		"nic":     s.tap(),
+		"-kernel": s.open(m.kernel, os.O_RDONLY),
+		"-initrd": s.open(m.initramfs, os.O_RDONLY),
 	}
 	qemu, inherited := m.qemu.withFiles(files)
 	started := time.Now()
@@ -117,10 +121,11 @@ func (m *machine) boot(ctx context.Context) (took time.Duration, err error) {
 	return time.Since(started), err
 }
 
-// Where QEMU's arguments name an open file: the device it belongs to, and its number.
+// Where QEMU's arguments name an open file: the device or the option it belongs to, and its number.
 var (
 	identified = regexp.MustCompile(`id=(\w+),fd=(\d+)`)
 	scratchSet = regexp.MustCompile(`^fd=(\d+),set=1$`)
+	opened     = regexp.MustCompile(`^/proc/self/fd/\d+$`)
 )
 
 // withFiles gives the program other open files in the places of those it had.
@@ -137,6 +142,8 @@ func (p program) withFiles(files map[string]*os.File) (program, []*os.File) {
 			argument = strings.Replace(argument, "fd="+found[2], "fd="+next(found[1]), 1)
 		} else if scratchSet.MatchString(argument) {
 			argument = "fd=" + next("scratch") + ",set=1"
+		} else if opened.MatchString(argument) {
+			argument = "/proc/self/fd/" + next(p.arguments[i-1])
 		}
 		arguments[i] = argument
 	}

@@ -20,14 +20,16 @@ var (
 	runpColdRatio = metric{"runp_cold_ratio", "ratio", 1.25}
 	bootMS        = metric{"boot_ms", "ms", 850}
 	runpMS        = metric{"runp_ms", "ms", 0}
-	createStartMS = metric{"create_start_ms", "ms", 120}
-	execSyncMS    = metric{"exec_sync_ms", "ms", 60}
-	teardownMS    = metric{"teardown_ms", "ms", 250}
-	shimPSSMB     = metric{"shim_pss_mb", "MiB", 5}
-	frontendRSSMB = metric{"frontend_rss_mb", "MiB", 20}
+	// A pod's first container also pays for what an emulated processor has not run before.
+	createStartFirstMS = metric{"create_start_first_ms", "ms", 120}
+	createStartMS      = metric{"create_start_ms", "ms", 120}
+	execSyncMS         = metric{"exec_sync_ms", "ms", 60}
+	teardownMS         = metric{"teardown_ms", "ms", 250}
+	shimPSSMB          = metric{"shim_pss_mb", "MiB", 5}
+	frontendRSSMB      = metric{"frontend_rss_mb", "MiB", 20}
 )
 
-var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB}
+var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB}
 
 // results are the values of each metric.
 type results struct{ values map[metric][]float64 }

@@ -39,11 +39,11 @@ func (s *setup) directory(path string, uid uint32) {
 	}
 }
 
-func (s *setup) open(path string) *os.File {
+func (s *setup) open(path string, flags int) *os.File {
 	if s.err != nil {
 		return nil
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		s.err = err
 		return nil

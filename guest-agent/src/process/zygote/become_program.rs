@@ -5,15 +5,11 @@
 //! the processor is emulated, with the two values of masked comparisons exchanged, and before the init process has to
 //! wait on a socket, which a strict filter forbids.
 
-use std::{
-    convert::Infallible,
-    io::{stderr, stdin, stdout},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-};
+use std::{convert::Infallible, os::fd::OwnedFd};
 
 use nix::{
-    sys::stat::{Mode, fstat, makedev, umask},
-    unistd::{Gid, Uid, chdir, fchown, setgroups, setresgid, setresuid},
+    sys::stat::{Mode, umask},
+    unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid},
 };
 
 use super::message::{During, Failure, Program, Reply, reply};
@@ -48,9 +44,6 @@ impl Ending {
 /// Becomes the program. What needs privileges comes before they go.
 pub fn become_it(request: &Program) -> Result<Infallible, Ending> {
     umask(Mode::from_bits_truncate(request.user.umask().unwrap_or(0o022)));
-    for stream in [stdin().as_fd(), stdout().as_fd(), stderr().as_fd()] {
-        give(stream, request.user.uid().into());
-    }
     // As root first: a user may work in a directory whose parents are closed to him. Where root is refused
     // (NFS with root_squash), he tries himself below.
     let entered = chdir(&request.directory);
@@ -77,15 +70,6 @@ pub fn become_it(request: &Program) -> Result<Infallible, Ending> {
         filter.load().during("load the seccomp filter")?;
     }
     Err(Ending::Program(program::execute(&request.arguments, &request.environment).to_string()))
-}
-
-/// Programs open /dev/stdout and the like, which the kernel allows to a pipe's or terminal's owner only. Streams of which
-/// none can be the owner are left as they are (runc does so, too).
-fn give(stream: BorrowedFd<'_>, owner: Uid) {
-    let null = makedev(1, 3);
-    if fstat(stream).is_ok_and(|stat| stat.st_uid != owner.as_raw() && stat.st_rdev != null) {
-        let _ = fchown(stream, Some(owner), None);
-    }
 }
 
 fn drop_privileges(request: &Program) -> Result<(), Failure> {

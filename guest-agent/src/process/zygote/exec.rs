@@ -9,7 +9,7 @@ use std::{
 
 use nix::{
     sys::statfs::fstatfs,
-    unistd::{setresgid, setresuid, setsid},
+    unistd::{fchown, setresgid, setresuid, setsid},
 };
 
 use super::{
@@ -96,6 +96,7 @@ fn open_terminal(request: &Exec, replies: &OwnedFd) -> Result<[OwnedFd; 3], Fail
     if let Some(size) = request.terminal_size() {
         tty::resize(&master, size).during(step)?;
     }
+    fchown(&peer, Some(request.program.user.uid().into()), None).during(step)?;
     tty::take_control(&peer).during(step)?;
     reply(replies, &Reply::Terminal, Some(master.as_raw_fd())).during("hand on the terminal")?;
     let copy = || peer.try_clone().during(step);
