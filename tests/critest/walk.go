@@ -39,7 +39,7 @@ func walk(ctx context.Context, node *fixture.Node) error {
 	id := c.do("create", pod, containerFile, podFile)
 	c.do("start", id)
 	c.do("ps")
-	c.expect("hello from crictl", "logs", id)
+	c.eventually("hello from crictl", "logs", id)
 	c.expect("a3s-box", "exec", "--sync", id, "uname", "-r")
 	c.do("stats", id)
 	c.do("stop", "--timeout", "1", id)
@@ -90,4 +90,17 @@ func (c *crictl) expect(word string, arguments ...string) {
 	if output := c.do(arguments...); c.err == nil && !strings.Contains(output, word) {
 		c.err = fmt.Errorf("crictl %s: the output lacks %q", strings.Join(arguments, " "), word)
 	}
+}
+
+// eventually is expect for an output that comes when the container gets to it.
+func (c *crictl) eventually(word string, arguments ...string) {
+	if c.err != nil {
+		return
+	}
+	c.err = fixture.Until(c.ctx, callTimeout, "crictl "+strings.Join(arguments, " "), func() error {
+		c.expect(word, arguments...)
+		err := c.err
+		c.err = nil
+		return err
+	})
 }
