@@ -86,6 +86,30 @@ mirror() {
     echo "$suite"
 }
 
+# debian_source SUITE PACKAGE: unpacks a source package of a Debian release into the current directory. The machine's own
+# package sources stay as they are.
+debian_source() {
+    local mirror
+    mirror=$(mirror)
+    mkdir -p apt/lists/partial apt/archives/partial
+    cat >apt/sources.sources <<END
+Types: deb-src
+URIs: $mirror
+Suites: $1
+Components: main
+Signed-By: $keyring
+END
+    cat >apt/conf <<END
+Dir::Etc::sourcelist "$PWD/apt/sources.sources";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$PWD/apt/lists";
+Dir::Cache "$PWD/apt";
+APT::Sandbox::User "root";
+END
+    APT_CONFIG=$PWD/apt/conf apt-get -q update
+    APT_CONFIG=$PWD/apt/conf apt-get -q source "$2"
+}
+
 # The installed version of a Debian package, or 0.
 package_version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo 0; }
 

@@ -42,6 +42,19 @@ func TestReadOnlyVolumeCannotBeWritten(t *testing.T) {
 	contains(t, "touch", stderr, "Read-only file system")
 }
 
+func TestHostToContainerVolumeHasTheMountsBelowIt(t *testing.T) {
+	n := onNode(t)
+	dir := n.hostDir()
+	must(t, os.Mkdir(dir+"/below", 0o755))
+	must(t, unix.Mount("tmpfs", dir+"/below", "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(dir+"/below", unix.MNT_DETACH) })
+	mustWrite(t, dir+"/below/file", "of another file system")
+	c := n.runPod().idle("main", mounted(&cri.Mount{
+		HostPath: dir, ContainerPath: "/volume", Propagation: cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+	}))
+	equal(t, "the file", c.exec("cat", "/volume/below/file"), "of another file system")
+}
+
 func TestOneFileIsAVolume(t *testing.T) {
 	n := onNode(t)
 	path := n.hostDir() + "/hosts"

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -24,7 +25,11 @@ type critestImage struct {
 
 // Critest makes stand-ins for the images of critest. Packages and programs that it needs are kept in a cache directory.
 func Critest(cache string) ([]Image, error) {
-	base, err := busybox(passwd, group).build()
+	program, err := builtBusybox()
+	if err != nil {
+		return nil, err
+	}
+	base, err := busybox(program, passwd, group).build()
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +53,17 @@ func Critest(cache string) ([]Image, error) {
 		made = append(made, Image{description.references, image})
 	}
 	return made, nil
+}
+
+// builtBusybox builds a busybox that has all that critest runs, or finds the one built before.
+func builtBusybox() (string, error) {
+	build := exec.Command("images/busybox/build")
+	build.Stderr = os.Stderr
+	output, err := build.Output()
+	if err != nil {
+		return "", fmt.Errorf("build busybox: %w", err)
+	}
+	return filepath.Join(strings.TrimSpace(string(output)), "busybox"), nil
 }
 
 // plain are images that only have to differ.

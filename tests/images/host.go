@@ -25,17 +25,17 @@ users:x:100:
 nogroup:x:65534:
 `
 
-// busybox is a small root file system.
-func busybox(passwd, group string) *layer {
+// busybox is a small root file system around that program.
+func busybox(program, passwd, group string) *layer {
 	l := newLayer()
 	for _, dir := range []string{"dev", "etc", "home", "proc", "root", "run", "sys", "usr/bin", "usr/sbin", "var/www"} {
 		l.dir(filepath.Dir(dir), 0o755).dir(dir, 0o755)
 	}
 	l.dir("tmp", 0o1777)
-	l.copy("bin/busybox", busyboxProgram, 0o755)
-	applets, err := exec.Command(busyboxProgram, "--list").Output()
+	l.copy("bin/busybox", program, 0o755)
+	applets, err := exec.Command(program, "--list").Output()
 	if err != nil && l.err == nil {
-		l.err = fmt.Errorf("%s (Debian package busybox-static): %w", busyboxProgram, err)
+		l.err = fmt.Errorf("%s: %w", program, err)
 	}
 	for applet := range strings.FieldsSeq(string(applets)) {
 		if applet != "busybox" {

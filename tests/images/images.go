@@ -44,7 +44,7 @@ type Image struct {
 
 // All makes every test image.
 func All() ([]Image, error) {
-	base, err := busybox(passwd, group).build()
+	base, err := busybox(busyboxProgram, passwd, group).build()
 	if err != nil {
 		return nil, err
 	}

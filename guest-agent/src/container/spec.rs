@@ -100,7 +100,17 @@ fn adapt_linux(linux: &mut Linux, id: &ContainerId, pid_namespace: Option<PathBu
     linux.set_sysctl(None);
     linux.set_intel_rdt(None);
     linux.set_net_devices(None);
+    let propagation = linux.rootfs_propagation().as_deref().map(recursive_propagation);
+    linux.set_rootfs_propagation(propagation);
     Ok(())
+}
+
+/// OCI knows `slave`, containerd says `rslave`; both mean the whole tree, and libcontainer knows the first only.
+fn recursive_propagation(name: &str) -> String {
+    match name {
+        "rshared" | "rslave" | "rprivate" | "runbindable" => name[1..].to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Network, IPC and UTS are the pod's: those of the agent, from which every process descends.

@@ -91,7 +91,10 @@ fn resolve_in(passwd: &str, group: &str, wanted: &Wanted) -> Result<Resolved, Er
         "" => entry.as_ref().map_or(0, |entry| entry.gid),
         name => find_group(group, name)?,
     };
-    let mut all = wanted.supplemental_groups.clone();
+    // The group itself is among them, as in containerd: a process that leaves it shall not pass for "others" where the
+    // group is refused what they may (CVE-2022-2995).
+    let mut all = vec![gid];
+    all.extend(&wanted.supplemental_groups);
     if let Some(entry) = entry.filter(|_| !wanted.strict) {
         let is_member =
             |group: &Group<'_>| group.members.split(',').any(|member| member.trim() == entry.name);
@@ -154,11 +157,11 @@ dup:x:100:dev
 
     #[test]
     fn users_and_groups_are_found_by_name_and_number() {
-        assert_eq!(resolve("", ""), Ok(Resolved { uid: 0, gid: 0, groups: vec![10] }));
-        assert_eq!(resolve("dev", ""), Ok(Resolved { uid: 1000, gid: 1000, groups: vec![100, 10] }));
+        assert_eq!(resolve("", ""), Ok(Resolved { uid: 0, gid: 0, groups: vec![0, 10] }));
+        assert_eq!(resolve("dev", ""), Ok(Resolved { uid: 1000, gid: 1000, groups: vec![1000, 100, 10] }));
         assert_eq!(resolve("1000", "users"), Ok(Resolved { uid: 1000, gid: 100, groups: vec![100, 10] }));
-        assert_eq!(resolve("4242", ""), Ok(Resolved { uid: 4242, gid: 0, groups: vec![] }));
-        assert_eq!(resolve("www-data", "7"), Ok(Resolved { uid: 33, gid: 7, groups: vec![100] }));
+        assert_eq!(resolve("4242", ""), Ok(Resolved { uid: 4242, gid: 0, groups: vec![0] }));
+        assert_eq!(resolve("www-data", "7"), Ok(Resolved { uid: 33, gid: 7, groups: vec![7, 100] }));
     }
 
     #[test]
@@ -178,9 +181,9 @@ dup:x:100:dev
             strict: true,
             ..Wanted::default()
         };
-        assert_eq!(resolve_in(PASSWD, GROUP, &wanted).unwrap().groups, [5, 100]);
+        assert_eq!(resolve_in(PASSWD, GROUP, &wanted).unwrap().groups, [1000, 5, 100]);
         let merged = resolve_in(PASSWD, GROUP, &Wanted { strict: false, ..wanted }).unwrap();
-        assert_eq!(merged.groups, [5, 100, 10]);
+        assert_eq!(merged.groups, [1000, 5, 100, 10]);
     }
 
     #[test]
