@@ -248,6 +248,8 @@ pub struct Images {
     pub max_unpacked_layer_mb: u64,
     /// The most entries of a layer.
     pub max_layer_entries: u64,
+    /// Processor time of one layer's conversion, and how long the converter may keep a pull waiting.
+    pub max_convert_s: u64,
     /// A pull is refused that would leave less free space than this.
     pub keep_free_mb: u64,
 }
@@ -266,6 +268,7 @@ impl Default for Images {
             max_layer_mb: 16_384,
             max_unpacked_layer_mb: 65_536,
             max_layer_entries: 2_000_000,
+            max_convert_s: 3600,
             keep_free_mb: 1024,
         }
     }

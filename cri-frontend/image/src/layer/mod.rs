@@ -3,6 +3,7 @@
 //! `blob → sha256 → gunzip/zstd → sha256 → normalise → mkfs.erofs`: one blocking thread a layer, nothing buffered
 //! beyond a few chunks.
 
+pub(crate) mod confine;
 pub(crate) mod convert;
 mod decompress;
 mod emit;
