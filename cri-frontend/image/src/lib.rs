@@ -27,3 +27,4 @@ pub use image_store::ImageStore;
 pub use layer::LayerError;
 pub use reference::BadReference;
 pub use registry::RegistryError;
+pub use store::{Damage, Verified, verify};

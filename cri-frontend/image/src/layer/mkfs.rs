@@ -21,6 +21,7 @@ use rustix::{
 };
 
 use super::{LayerError, Limits, confine::confine};
+use crate::digest::Digest;
 
 const MAX_MESSAGE: u64 = 2000;
 const OUTPUT: &str = "layer.erofs";
@@ -64,8 +65,8 @@ impl Converter {
         Ok(Pipe { pipe, limits: self.limits, left: self.limits.convert_time() })
     }
 
-    /// Waits for its end, after the stream's, and gives its file to root.
-    pub(super) fn finish(mut self) -> Result<PathBuf, LayerError> {
+    /// Waits for its end, after the stream's, and gives its file to root. Says the file's digest, too.
+    pub(super) fn finish(mut self) -> Result<(PathBuf, Digest), LayerError> {
         let failed = |step| move |source| LayerError::Converter { step, source };
         drop(self.stdin.take());
         let status = self.wait()?;
@@ -87,8 +88,9 @@ impl Converter {
         if nix::unistd::geteuid().is_root() {
             fchown(&file, Some(0), Some(0)).map_err(failed("take the result of"))?;
         }
+        let (digest, _) = Digest::of_reader(&file).map_err(failed("read the result of"))?;
         file.sync_all().map_err(failed("sync the result of"))?;
-        Ok(path)
+        Ok((path, digest))
     }
 
     fn wait(&mut self) -> Result<ExitStatus, LayerError> {

@@ -28,6 +28,7 @@ use std::{io, path::PathBuf};
 use crate::digest::Digest;
 
 pub(crate) use limits::Limits;
+pub(crate) use output::Outcome;
 
 /// Why a layer could not be made.
 #[derive(Debug, thiserror::Error)]

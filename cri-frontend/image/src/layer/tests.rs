@@ -12,7 +12,7 @@ use tar::{EntryType, Header};
 
 use super::{
     LayerError, Limits,
-    convert::{Job, convert},
+    convert::{Job, Made, convert},
     output::Outcome,
     resolve::Below,
     stack::Stack,
@@ -153,7 +153,7 @@ impl Image {
             diff_id,
             inherit_root: self.inherit_root,
         };
-        let (file, outcome) = convert(&job, Cursor::new(blob), &mut Ready(self.stack()))?;
+        let Made { file, outcome, .. } = convert(&job, Cursor::new(blob), &mut Ready(self.stack()))?;
         self.layers.push((file, outcome.hides_all_below));
         Ok(outcome)
     }

@@ -19,8 +19,8 @@ use crate::{
     ImageError,
     digest::Digest,
     layer::{
-        LayerError,
-        convert::{Job, convert},
+        LayerError, Outcome,
+        convert::{Job, Made, convert},
         resolve::Below,
         stack::Stack,
     },
@@ -178,7 +178,7 @@ impl Worker {
 
     /// Whether a layer is right above these: one that says nothing about the root directory has the default one.
     async fn fits(&self, lease: &Lease, below: Arc<Vec<StoredLayer>>) -> Result<bool, ImageError> {
-        let LayerFacts { has_root, hides_all_below } = lease.layer.facts;
+        let LayerFacts { has_root, hides_all_below, .. } = lease.layer.facts;
         if has_root || hides_all_below || matches!(lease.layer.key, LayerKey::Chain(_)) {
             return Ok(true);
         }
@@ -231,14 +231,12 @@ impl Worker {
             };
             let mut below = Waiting { ready: below, runtime, stack: None };
             let blob = BlobReader { blob, chunk: Bytes::new() };
-            let (file, outcome) = convert(&job, blob, &mut below).map_err(|source| ImageError::Layer {
-                image,
-                digest,
-                source,
-            })?;
+            let Made { file, digest, outcome } = convert(&job, blob, &mut below)
+                .map_err(|source| ImageError::Layer { image, digest, source })?;
             let key =
                 if outcome.depends_on_lower { LayerKey::Chain(chain_id) } else { LayerKey::Diff(diff_id) };
-            let facts = LayerFacts { has_root: outcome.has_root, hides_all_below: outcome.hides_all_below };
+            let Outcome { has_root, hides_all_below, .. } = outcome;
+            let facts = LayerFacts { has_root, hides_all_below, digest };
             work.store.add_layer(&workspace, &file, &key, facts)
         })
         .await

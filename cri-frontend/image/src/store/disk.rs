@@ -102,15 +102,15 @@ impl Disk {
         write_synced(&facts_path, &facts.to_json(&facts_path)?)?;
         sync_directory(&made)?;
         let place = self.layer(key);
-        match fs::rename(&made, &place) {
-            // Somebody else made the same one: content-addressed means that either will do.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) => {}
-            renamed => renamed.map_err(failed("rename to", &place))?,
+        let renamed = fs::rename(&made, &place);
+        // Somebody else made the same one: content-addressed means that either will do.
+        if let Err(error) = &renamed
+            && matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+            && let Some(layer) = self.find_layer(key)?
+        {
+            return Ok(layer);
         }
+        renamed.map_err(failed("rename to", &place))?;
         sync_directory(&self.root.join("layers"))?;
         Ok(StoredLayer { key: key.clone(), file: place.join(index::LAYER_FILE), facts })
     }

@@ -1,6 +1,6 @@
 //! What is kept, for how long, and under which names.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
     fixture::{Content, Home, layer_of, layer_with_root},
@@ -169,6 +169,51 @@ async fn an_unreadable_index_is_set_aside_and_no_layer_is_lost() {
     assert!(store.list().unwrap().is_empty() && image.layers[0].exists());
     assert!(home.root().join("index.json.unreadable").exists());
     assert_eq!(store.pull(&name, None).await.unwrap().layers, image.layers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_damage_is_found_and_nothing_is_changed() {
+    let mut content = Content::default();
+    let shared = layer_of("a", b"a");
+    content.image("r", "one", std::slice::from_ref(&shared));
+    content.image("r", "two", &[shared, layer_of("b", b"b")]);
+    let server = Server::start(content.serve()).await;
+    let home = Home::new();
+    let store = home.open().await;
+    let name = |tag: &str| format!("{}/r:{tag}", server.address);
+    let one = store.pull(&name("one"), None).await.unwrap();
+    let two = store.pull(&name("two"), None).await.unwrap();
+    // Beside the process that uses the store.
+    let whole = crate::verify(&home.root()).unwrap();
+    assert_eq!((whole.images, whole.files, whole.damaged), (2, 6, vec![]));
+
+    let both: BTreeSet<String> = [name("one"), name("two")].into();
+    let second: BTreeSet<String> = [name("two")].into();
+    let config = home.root().join("configs").join(two.id.trim_start_matches("sha256:"));
+    let facts = two.layers[1].with_file_name("layer.json");
+    flip_last_bit(&one.layers[0]);
+    flip_last_bit(&config);
+    fs::remove_file(&facts).unwrap();
+    let before = home.files();
+    let found = crate::verify(&home.root()).unwrap().damaged;
+    assert_eq!(home.files(), before);
+    assert_eq!(found.len(), 3, "{found:?}");
+    for (path, images, word) in
+        [(&config, &second, "digest"), (&one.layers[0], &both, "digest"), (&facts, &second, "No such file")]
+    {
+        let damage = found.iter().find(|damage| damage.path == *path).unwrap();
+        assert!(damage.images == *images && damage.reason.contains(word), "{damage:?}");
+    }
+
+    fs::write(home.root().join("index.json"), "{").unwrap();
+    let found = crate::verify(&home.root()).unwrap().damaged;
+    assert!(found.len() == 1 && found[0].path == home.root().join("index.json"), "{found:?}");
+}
+
+fn flip_last_bit(path: &Path) {
+    let mut content = fs::read(path).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    fs::write(path, content).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
