@@ -238,6 +238,8 @@ pub struct Images {
     pub progress_timeout_s: u64,
     /// Never removed.
     pub pinned: Vec<String>,
+    /// Keeps layers also as the registry sent them.
+    pub keep_compressed: bool,
     /// The largest manifest or image configuration, KiB.
     pub max_manifest_kb: u64,
     /// The most layers of an image.
@@ -263,6 +265,7 @@ impl Default for Images {
             parallel_layers: 3,
             progress_timeout_s: 60,
             pinned: Vec::new(),
+            keep_compressed: false,
             max_manifest_kb: 4096,
             max_layers: 127,
             max_layer_mb: 16_384,

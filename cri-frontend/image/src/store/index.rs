@@ -28,6 +28,9 @@ pub(crate) struct Record {
     pub digests: BTreeSet<String>,
     /// All manifests and indexes by which it was found.
     pub manifests: BTreeSet<Digest>,
+    /// Those of its layers that are kept as the registry sent them.
+    #[serde(default)]
+    pub blobs: BTreeSet<Digest>,
     /// Its layers, the lowest first, down to the last one that hides all below it.
     pub layers: Vec<LayerKey>,
     /// Bytes as the registry counts them.

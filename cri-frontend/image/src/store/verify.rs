@@ -88,8 +88,10 @@ fn objects(records: &BTreeMap<Digest, Record>) -> BTreeMap<Object, BTreeSet<Stri
         let name = record.tags.iter().chain(&record.digests).next();
         let name = name.cloned().unwrap_or_else(|| id.to_string());
         let documents = record.manifests.iter().map(|digest| Object::Document("manifests", digest.clone()));
+        let blobs = record.blobs.iter().map(|digest| Object::Document("blobs", digest.clone()));
         let layers = record.layers.iter().cloned().map(Object::Layer);
-        for object in documents.chain([Object::Document("configs", id.clone())]).chain(layers) {
+        let config = Object::Document("configs", id.clone());
+        for object in documents.chain([config]).chain(blobs).chain(layers) {
             objects.entry(object).or_default().insert(name.clone());
         }
     }
