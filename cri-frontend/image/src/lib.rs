@@ -9,6 +9,8 @@
 mod credentials;
 mod digest;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod image;
 mod image_store;
 mod layer;

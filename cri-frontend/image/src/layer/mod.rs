@@ -139,3 +139,17 @@ impl LayerError {
         io::Error::other(self)
     }
 }
+
+/// For the fuzz targets: a layer above nothing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_normalise(stream: &[u8], out: &mut Vec<u8>, unpacked: u64) -> bool {
+    struct Nothing(stack::Stack);
+    impl resolve::Below for Nothing {
+        fn stack(&mut self) -> Result<&stack::Stack, LayerError> {
+            Ok(&self.0)
+        }
+    }
+    let limits = Limits { compressed: u64::MAX, unpacked, entries: 10_000, convert_seconds: 1, keep_free: 0 };
+    let mut below = Nothing(stack::Stack::default());
+    normalise::normalise(stream, out, &mut below, false, limits).is_ok()
+}

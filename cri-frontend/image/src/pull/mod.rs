@@ -200,3 +200,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| ImageError::Worker { task, reason: error.to_string() })
 }
+
+/// For the fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_manifest(body: &[u8], content_type: &str) {
+    let _ = manifest::parse(body, content_type);
+}
