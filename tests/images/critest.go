@@ -46,7 +46,7 @@ func Critest(cache string) ([]Image, error) {
 	}
 	var made []Image
 	for _, description := range append(described, privileges) {
-		image, err := assemble(description.config, base, description.layers...)
+		image, err := assemble(description.config, base, description.layers)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", description.references[0], err)
 		}
@@ -156,13 +156,22 @@ func nginxLayer(root string, port int) *layer {
 }
 
 func noNewPrivileges(cache string) (critestImage, error) {
-	program := filepath.Join(cache, "nonewprivs")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "a3s.box/tests/images/nonewprivs")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return critestImage{}, fmt.Errorf("build nonewprivs: %w: %s", err, output)
+	program, err := staticProgram("nonewprivs", cache)
+	if err != nil {
+		return critestImage{}, err
 	}
 	const setuid = 0o4755
 	files := newLayer().copy("nnp", program, setuid)
 	return critestImage{v1.Config{Entrypoint: []string{"/nnp"}}, []*layer{files}, []string{e2eImages + "nonewprivs:1.3"}}, nil
+}
+
+// staticProgram builds one of the programs below this directory, and says where it is.
+func staticProgram(name, cache string) (string, error) {
+	program := filepath.Join(cache, name)
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "a3s.box/tests/images/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", name, err, output)
+	}
+	return program, nil
 }

@@ -64,7 +64,7 @@ func All() ([]Image, error) {
 		{Pause, v1.Config{Entrypoint: []string{"sleep", "2147483647"}}, nil},
 		{Tools, shell, []*layer{tools()}},
 	} {
-		image, err := assemble(description.config, base, description.layers...)
+		image, err := assemble(description.config, base, description.layers)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", description.reference, err)
 		}
@@ -104,7 +104,7 @@ func layered() []*layer {
 	}
 }
 
-func assemble(config v1.Config, base v1.Layer, upper ...*layer) (v1.Image, error) {
+func assemble(config v1.Config, base v1.Layer, upper []*layer, top ...v1.Layer) (v1.Image, error) {
 	layers := []v1.Layer{base}
 	for _, l := range upper {
 		built, err := l.build()
@@ -113,6 +113,7 @@ func assemble(config v1.Config, base v1.Layer, upper ...*layer) (v1.Image, error
 		}
 		layers = append(layers, built)
 	}
+	layers = append(layers, top...)
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.AppendLayers(image, layers...)
 	if err != nil {

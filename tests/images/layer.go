@@ -37,6 +37,11 @@ func (l *layer) add(header tar.Header, content []byte) *layer {
 		l.dir(parent, 0o755)
 	}
 	header.ModTime = modified
+	return l.entry(header, content)
+}
+
+// entry writes an entry as it is, without parents.
+func (l *layer) entry(header tar.Header, content []byte) *layer {
 	header.Size = int64(len(content))
 	header.Format = tar.FormatPAX
 	if l.err == nil {
@@ -87,13 +92,17 @@ func (l *layer) opaque(name string) *layer {
 	return l.dir(name, 0o755).file(path.Join(name, ".wh..wh..opq"), "", 0o644)
 }
 
-// capped adds a file with the capability cap_net_raw, permitted and effective: struct vfs_cap_data, revision 2.
+// capped adds a file with the capability cap_net_raw.
 func (l *layer) capped(name string) *layer {
+	return l.add(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, PAXRecords: netRaw()}, []byte("#!/bin/sh\n"))
+}
+
+// netRaw is the capability cap_net_raw, permitted and effective: struct vfs_cap_data, revision 2.
+func netRaw() map[string]string {
 	const effective, revision2, netRaw = 1, 2, 13
 	attribute := [20]byte{0: effective, 3: revision2}
 	binary.LittleEndian.PutUint32(attribute[4:], 1<<netRaw)
-	records := map[string]string{"SCHILY.xattr.security.capability": string(attribute[:])}
-	return l.add(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, PAXRecords: records}, []byte("#!/bin/sh\n"))
+	return map[string]string{"SCHILY.xattr.security.capability": string(attribute[:])}
 }
 
 func (l *layer) build() (v1.Layer, error) {
@@ -103,6 +112,11 @@ func (l *layer) build() (v1.Layer, error) {
 	if l.err != nil {
 		return nil, fmt.Errorf("layer: %w", l.err)
 	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(l.buffer.Bytes())), nil }
+	return layerOf(l.buffer.Bytes())
+}
+
+// layerOf is a layer with such a tar stream.
+func layerOf(stream []byte) (v1.Layer, error) {
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(stream)), nil }
 	return tarball.LayerFromOpener(open, tarball.WithCompressedCaching, tarball.WithMediaType(types.OCILayer))
 }

@@ -106,13 +106,19 @@ func (r *Registry) Stop() error {
 	return nil
 }
 
-// Push stores an image under "host/repository:tag". The host is left out: the runtime's mirrors map it to this registry.
+// Push stores an image under "host/repository:tag" in this registry.
 func (r *Registry) Push(ctx context.Context, reference string, image v1.Image) error {
+	return Push(ctx, r.Address, reference, image)
+}
+
+// Push stores an image under "host/repository:tag" in the registry at a loopback address. The host is left out: the runtime's mirrors
+// map it to that registry.
+func Push(ctx context.Context, address, reference string, image v1.Image) error {
 	_, path, found := strings.Cut(reference, "/")
 	if !found {
 		return fmt.Errorf("registry: %q names no host", reference)
 	}
-	target, err := name.ParseReference(r.Address+"/"+path, name.Insecure)
+	target, err := name.ParseReference(address+"/"+path, name.Insecure)
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}

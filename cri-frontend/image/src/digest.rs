@@ -1,6 +1,6 @@
 //! Content digests. Only sha256: it is what images in the field use.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -21,6 +21,24 @@ impl Digest {
     /// The digest of some bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::from_hash(Sha256::digest(bytes).as_ref())
+    }
+
+    /// The digest of all that a reader gives, and how much that is.
+    pub(crate) fn of_reader(mut reader: impl io::Read) -> io::Result<(Self, u64)> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut bytes = 0;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((Self::from_hash(hash.finalize().as_ref()), bytes)),
+                Ok(read) => {
+                    hash.update(&buffer[..read]);
+                    bytes += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// From a finished hash.
@@ -93,6 +111,7 @@ mod tests {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let digest: Digest = format!("sha256:{hex}").parse().unwrap();
         assert_eq!(digest, Digest::of(b""));
+        assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap(), (Digest::of(b"abc"), 3));
         assert_eq!(digest.hex(), hex);
         let upper = format!("sha256:{}", hex.to_uppercase());
         for bad in ["", "sha256:", "sha256:../../etc/passwd", hex, "sha512:00", upper.as_str()] {

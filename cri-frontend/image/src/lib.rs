@@ -9,6 +9,8 @@
 mod credentials;
 mod digest;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod image;
 mod image_store;
 mod layer;
@@ -27,3 +29,4 @@ pub use image_store::ImageStore;
 pub use layer::LayerError;
 pub use reference::BadReference;
 pub use registry::RegistryError;
+pub use store::{Damage, Verified, verify};

@@ -30,8 +30,8 @@ enum Command {
     Serve(Configured),
     /// Run one container in a pod of its own, through the frontend that serves here.
     Run(run::Arguments),
-    /// List the images that the frontend has.
-    Images(Configured),
+    /// Show the images that the frontend has and what uses them, or check the files of the image store.
+    Images(images::Arguments),
     /// Print the default configuration, or check one.
     #[command(subcommand)]
     Config(config::Command),
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(configured) => serve::serve(&configured),
         Command::Run(arguments) => run::run(arguments),
-        Command::Images(configured) => images::images(&configured),
+        Command::Images(arguments) => images::images(&arguments),
         Command::Config(command) => config::config(&command),
     };
     result.unwrap_or_else(|error| {

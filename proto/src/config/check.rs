@@ -84,6 +84,7 @@ fn limits(config: &Config) -> Result<(), Wrong> {
     at_least("network.plugin_timeout_s", config.network.plugin_timeout_s, 1)?;
     at_least("images.parallel_layers", config.images.parallel_layers as u64, 1)?;
     at_least("images.progress_timeout_s", config.images.progress_timeout_s, 1)?;
+    at_least("images.max_convert_s", config.images.max_convert_s, 1)?;
     at_least("images.max_layers", config.images.max_layers as u64, 1)?;
     Ok(())
 }

@@ -238,6 +238,8 @@ pub struct Images {
     pub progress_timeout_s: u64,
     /// Never removed.
     pub pinned: Vec<String>,
+    /// Keeps layers also as the registry sent them.
+    pub keep_compressed: bool,
     /// The largest manifest or image configuration, KiB.
     pub max_manifest_kb: u64,
     /// The most layers of an image.
@@ -248,6 +250,8 @@ pub struct Images {
     pub max_unpacked_layer_mb: u64,
     /// The most entries of a layer.
     pub max_layer_entries: u64,
+    /// Processor time of one layer's conversion, and how long the converter may keep a pull waiting.
+    pub max_convert_s: u64,
     /// A pull is refused that would leave less free space than this.
     pub keep_free_mb: u64,
 }
@@ -261,11 +265,13 @@ impl Default for Images {
             parallel_layers: 3,
             progress_timeout_s: 60,
             pinned: Vec::new(),
+            keep_compressed: false,
             max_manifest_kb: 4096,
             max_layers: 127,
             max_layer_mb: 16_384,
             max_unpacked_layer_mb: 65_536,
             max_layer_entries: 2_000_000,
+            max_convert_s: 3600,
             keep_free_mb: 1024,
         }
     }

@@ -34,12 +34,19 @@ pub(crate) struct Job {
     pub inherit_root: bool,
 }
 
-/// Converts a blob; blocks until it is done. The file is synced, checked and root's.
-pub(crate) fn convert(
-    job: &Job,
-    blob: impl Read,
-    below: &mut dyn Below,
-) -> Result<(PathBuf, Outcome), LayerError> {
+/// A layer's file.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The EROFS file, synced, checked and root's.
+    pub file: PathBuf,
+    /// Its own digest.
+    pub digest: Digest,
+    /// What was learned of the layer.
+    pub outcome: Outcome,
+}
+
+/// Converts a blob; blocks until it is done.
+pub(crate) fn convert(job: &Job, blob: impl Read, below: &mut dyn Below) -> Result<Made, LayerError> {
     let limits = job.limits;
     let mut blob = Hashing::new(blob, limits.compressed, || limits.compressed_error());
     let converted = unpack(job, &mut blob, below);
@@ -56,7 +63,7 @@ pub(crate) fn convert(
     }
 }
 
-fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<(PathBuf, Outcome), LayerError> {
+fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<Made, LayerError> {
     let limits = job.limits;
     let stream = Decompressed::new(blob).map_err(LayerError::from_read)?;
     let mut tar = Hashing::new(stream, limits.unpacked, || limits.unpacked_error());
@@ -81,7 +88,8 @@ fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<(Pat
     if actual != job.diff_id {
         return Err(LayerError::DiffId { expected: job.diff_id.clone(), actual });
     }
-    Ok((converter.finish()?, outcome))
+    let (file, digest) = converter.finish()?;
+    Ok(Made { file, digest, outcome })
 }
 
 /// Refuses to fill the disk.

@@ -287,6 +287,27 @@ impl Erofs {
     }
 }
 
+/// For the fuzz targets: everything that is ever read of a file.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_walk(path: &Path) -> io::Result<()> {
+    let erofs = Erofs::read_superblock(path)?;
+    let root = erofs.root()?;
+    erofs.is_opaque(&root)?;
+    for name in [b"d".as_slice(), b"f", b"l", b"zz"] {
+        let Some(inode) = erofs.lookup(&root, name)? else { continue };
+        erofs.xattrs(&inode)?;
+        if inode.is_symlink() {
+            erofs.target(&inode)?;
+        } else if inode.is_directory() {
+            erofs.lookup(&inode, b"f17")?;
+        } else if inode.is_file() {
+            let length = usize::try_from(inode.size.min(8192)).unwrap_or_default();
+            erofs.read_at(&inode, inode.size - length as u64, &mut vec![0; length])?;
+        }
+    }
+    Ok(())
+}
+
 /// An entry, and its length without padding.
 fn xattr(raw: &[u8]) -> io::Result<(Xattr, usize)> {
     let [length, prefix] = bytes::<2>(raw, 0)?;

@@ -1,5 +1,7 @@
 //! How much a layer may be.
 
+use std::time::Duration;
+
 use a3s_box_proto::config::Images;
 
 use super::LayerError;
@@ -26,6 +28,8 @@ pub(crate) struct Limits {
     pub unpacked: u64,
     /// Entries, those added for missing parents counted.
     pub entries: u64,
+    /// Processor time of the converter, and how long it may keep us waiting.
+    pub convert_seconds: u64,
     /// Bytes that stay free in the store's file system.
     pub keep_free: u64,
 }
@@ -38,7 +42,22 @@ impl Limits {
             compressed: mib(config.max_layer_mb),
             unpacked: mib(config.max_unpacked_layer_mb),
             entries: config.max_layer_entries,
+            convert_seconds: config.max_convert_s,
             keep_free: mib(config.keep_free_mb),
+        }
+    }
+
+    /// How long the converter may keep us waiting.
+    pub(super) fn convert_time(self) -> Duration {
+        Duration::from_secs(self.convert_seconds.min(u32::MAX.into()))
+    }
+
+    /// The converter is too slow.
+    pub(super) fn time_error(self) -> LayerError {
+        LayerError::Limit {
+            what: "the seconds that a layer's conversion takes",
+            limit: self.convert_seconds,
+            key: "images.max_convert_s",
         }
     }
 

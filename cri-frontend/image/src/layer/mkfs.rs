@@ -2,27 +2,27 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd},
         unix::{
             fs::{MetadataExt, OpenOptionsExt, fchown},
-            process::CommandExt,
+            process::ExitStatusExt,
         },
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
-use super::{LayerError, Limits};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
-/// The converter's own user: no process or file but its own has it.
-const CONVERTER_ID: u32 = 1_999_999_999;
-/// Its memory grows with the number of entries: about 800 bytes each.
-const MAX_MEMORY: u64 = 2 << 30;
-const MAX_CPU_SECONDS: u64 = 600;
-/// An image is a little larger than its files.
-const METADATA_ROOM: u64 = 4 << 30;
+use super::{LayerError, Limits, confine::confine};
+use crate::digest::Digest;
+
 const MAX_MESSAGE: u64 = 2000;
 const OUTPUT: &str = "layer.erofs";
 const ERRORS: &str = "errors";
@@ -32,6 +32,7 @@ pub(super) struct Converter {
     child: Child,
     stdin: Option<ChildStdin>,
     directory: PathBuf,
+    limits: Limits,
 }
 
 impl Converter {
@@ -42,10 +43,6 @@ impl Converter {
         let program = File::open(program).map_err(failed("open"))?;
         let work = File::open(directory).map_err(failed("open the working directory of"))?;
         let errors = File::create(directory.join(ERRORS)).map_err(failed("make the error file of"))?;
-        let confined = nix::unistd::geteuid().is_root();
-        if confined {
-            fchown(&work, Some(CONVERTER_ID), Some(CONVERTER_ID)).map_err(failed("give the directory to"))?;
-        }
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command
             .args(["--tar=f", "--quiet", "-Enoinline_data", "--sort=none", "-T0", "--mkfs-time", OUTPUT])
@@ -54,29 +51,28 @@ impl Converter {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(errors);
-        let bounds = Bounds {
-            directory: work.as_raw_fd(),
-            file_size: limits.unpacked.saturating_add(METADATA_ROOM),
-            confined,
-        };
-        // SAFETY: the closure makes system calls only, on values that it owns.
-        unsafe { command.pre_exec(move || bounds.apply()) };
+        confine(&mut command, &program, &work, limits).map_err(failed("confine"))?;
         let mut child = command.spawn().map_err(failed("start"))?;
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin, directory: directory.to_owned() })
+        Ok(Self { child, stdin, directory: directory.to_owned(), limits })
     }
 
     /// Where the tar stream goes. To be called once.
-    pub(super) fn stdin(&mut self) -> Result<ChildStdin, LayerError> {
-        let missing = || LayerError::Converter { step: "write to", source: io::ErrorKind::BrokenPipe.into() };
-        self.stdin.take().ok_or_else(missing)
+    pub(super) fn stdin(&mut self) -> Result<Pipe, LayerError> {
+        let failed = |source| LayerError::Converter { step: "write to", source };
+        let pipe = self.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        rustix::io::ioctl_fionbio(&pipe, true).map_err(|errno| failed(errno.into()))?;
+        Ok(Pipe { pipe, limits: self.limits, left: self.limits.convert_time() })
     }
 
-    /// Waits for its end, after the stream's, and gives its file to root.
-    pub(super) fn finish(mut self) -> Result<PathBuf, LayerError> {
+    /// Waits for its end, after the stream's, and gives its file to root. Says the file's digest, too.
+    pub(super) fn finish(mut self) -> Result<(PathBuf, Digest), LayerError> {
         let failed = |step| move |source| LayerError::Converter { step, source };
         drop(self.stdin.take());
-        let status = self.child.wait().map_err(failed("wait for"))?;
+        let status = self.wait()?;
+        if status.signal() == Some(libc::SIGXCPU) {
+            return Err(self.limits.time_error());
+        }
         if !status.success() {
             return Err(LayerError::ConverterFailed { status: status.to_string(), message: self.message() });
         }
@@ -92,8 +88,19 @@ impl Converter {
         if nix::unistd::geteuid().is_root() {
             fchown(&file, Some(0), Some(0)).map_err(failed("take the result of"))?;
         }
+        let (digest, _) = Digest::of_reader(&file).map_err(failed("read the result of"))?;
         file.sync_all().map_err(failed("sync the result of"))?;
-        Ok(path)
+        Ok((path, digest))
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus, LayerError> {
+        let failed = |source| LayerError::Converter { step: "wait for", source };
+        let pid = Pid::from_child(&self.child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        if !ready(&pidfd, PollFlags::IN, self.limits.convert_time()).map_err(failed)? {
+            return Err(self.limits.time_error());
+        }
+        self.child.wait().map_err(failed)
     }
 
     /// The end of what it wrote to its error output, on one line.
@@ -119,48 +126,42 @@ impl Drop for Converter {
     }
 }
 
-/// What is set between fork and exec.
-#[derive(Clone, Copy)]
-struct Bounds {
-    directory: RawFd,
-    file_size: u64,
-    confined: bool,
+/// The pipe to the converter, which may not keep us waiting for ever.
+pub(super) struct Pipe {
+    pipe: ChildStdin,
+    limits: Limits,
+    left: Duration,
 }
 
-impl Bounds {
-    /// Privileges go last: what comes before needs them.
-    fn apply(self) -> io::Result<()> {
-        // SAFETY: system calls without pointers, but for the rlimits on this stack.
-        unsafe {
-            check(libc::fchdir(self.directory))?;
-            // Nothing that this process may have inherited goes on.
-            let all = (3_u32, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            check(libc::close_range(all.0, all.1, all.2 as libc::c_int))?;
-            for (resource, limit) in [
-                (libc::RLIMIT_AS, MAX_MEMORY),
-                (libc::RLIMIT_CPU, MAX_CPU_SECONDS),
-                (libc::RLIMIT_FSIZE, self.file_size),
-                (libc::RLIMIT_NOFILE, 64),
-                (libc::RLIMIT_CORE, 0),
-            ] {
-                let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-                check(libc::setrlimit(resource, &raw const limit))?;
+impl Write for Pipe {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.pipe.write(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
             }
-            // It first tries a file of 2 TiB, full of holes, and does without if that is an error and not its end.
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            if self.confined {
-                check(libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC))?;
-                check(libc::setgroups(0, std::ptr::null()))?;
-                check(libc::setresgid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
-                check(libc::setresuid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
+            let started = Instant::now();
+            if !ready(&self.pipe, PollFlags::OUT, self.left)? {
+                return Err(self.limits.time_error().into_io());
             }
-            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            // After the change of user, which clears it.
-            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))
+            self.left = self.left.saturating_sub(started.elapsed());
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
     }
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Waits until a file is ready. False if it took too long.
+fn ready(file: &impl AsFd, events: PollFlags, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut [PollFd::new(file, events)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result? > 0),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! `blob → sha256 → gunzip/zstd → sha256 → normalise → mkfs.erofs`: one blocking thread a layer, nothing buffered
 //! beyond a few chunks.
 
+pub(crate) mod confine;
 pub(crate) mod convert;
 mod decompress;
 mod emit;
@@ -27,6 +28,7 @@ use std::{io, path::PathBuf};
 use crate::digest::Digest;
 
 pub(crate) use limits::Limits;
+pub(crate) use output::Outcome;
 
 /// Why a layer could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -136,4 +138,18 @@ impl LayerError {
     pub(crate) fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
+}
+
+/// For the fuzz targets: a layer above nothing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_normalise(stream: &[u8], out: &mut Vec<u8>, unpacked: u64) -> bool {
+    struct Nothing(stack::Stack);
+    impl resolve::Below for Nothing {
+        fn stack(&mut self) -> Result<&stack::Stack, LayerError> {
+            Ok(&self.0)
+        }
+    }
+    let limits = Limits { compressed: u64::MAX, unpacked, entries: 10_000, convert_seconds: 1, keep_free: 0 };
+    let mut below = Nothing(stack::Stack::default());
+    normalise::normalise(stream, out, &mut below, false, limits).is_ok()
 }

@@ -12,7 +12,7 @@ use tar::{EntryType, Header};
 
 use super::{
     LayerError, Limits,
-    convert::{Job, convert},
+    convert::{Job, Made, convert},
     output::Outcome,
     resolve::Below,
     stack::Stack,
@@ -123,8 +123,8 @@ impl Below for Ready {
     }
 }
 
-fn limits() -> Limits {
-    Limits { compressed: 1 << 24, unpacked: 1 << 24, entries: 1000, keep_free: 0 }
+pub(crate) fn limits() -> Limits {
+    Limits { compressed: 1 << 24, unpacked: 1 << 24, entries: 1000, convert_seconds: 60, keep_free: 0 }
 }
 
 impl Image {
@@ -153,7 +153,7 @@ impl Image {
             diff_id,
             inherit_root: self.inherit_root,
         };
-        let (file, outcome) = convert(&job, Cursor::new(blob), &mut Ready(self.stack()))?;
+        let Made { file, outcome, .. } = convert(&job, Cursor::new(blob), &mut Ready(self.stack()))?;
         self.layers.push((file, outcome.hides_all_below));
         Ok(outcome)
     }
@@ -520,6 +520,10 @@ fn limits_hold_and_say_their_key() {
     image.limits = Limits { entries: 3, ..limits() };
     let message = image.refused(Tar::default().file("a/b/c", "").file("d", ""));
     assert!(message.contains("images.max_layer_entries"), "{message}");
+
+    image.limits = Limits { convert_seconds: 0, ..limits() };
+    let message = image.refused(Tar::default().file("a", ""));
+    assert!(message.contains("images.max_convert_s"), "{message}");
 
     image.limits = Limits { compressed: 100, ..limits() };
     let message = image.refused(Tar::default().file("a", ""));

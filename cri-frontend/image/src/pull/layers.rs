@@ -3,7 +3,7 @@
 //! Workers start in the layers' order, and wait for layers below only: so there is always one that can go on.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufReader, Read},
     sync::Arc,
 };
 
@@ -14,18 +14,18 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use super::{Pull, Work, blocking, manifest::Descriptor};
+use super::{Pull, Work, blocking, copying::Copying, manifest::Descriptor};
 use crate::{
     ImageError,
     digest::Digest,
     layer::{
-        LayerError,
-        convert::{Job, convert},
+        LayerError, Outcome,
+        convert::{Job, Made, convert},
         resolve::Below,
         stack::Stack,
     },
     registry::{self, Registry, RegistryError},
-    store::{LayerFacts, LayerKey, Lease, StoredLayer},
+    store::{KeptBlob, LayerFacts, LayerKey, Lease, StoredLayer, Workspace},
 };
 
 /// Chunks between the connection and the converter.
@@ -178,7 +178,7 @@ impl Worker {
 
     /// Whether a layer is right above these: one that says nothing about the root directory has the default one.
     async fn fits(&self, lease: &Lease, below: Arc<Vec<StoredLayer>>) -> Result<bool, ImageError> {
-        let LayerFacts { has_root, hides_all_below } = lease.layer.facts;
+        let LayerFacts { has_root, hides_all_below, .. } = lease.layer.facts;
         if has_root || hides_all_below || matches!(lease.layer.key, LayerKey::Chain(_)) {
             return Ok(true);
         }
@@ -192,14 +192,31 @@ impl Worker {
         layers.ok_or_else(|| self.failed(LayerError::Lower))
     }
 
-    /// Downloads and converts side by side. The thread ends by itself when the download is given up.
+    /// Makes the layer, from the blob that is kept, if there is one and it is whole.
     async fn convert(&self, inherit_root: bool) -> Result<Lease, ImageError> {
+        let (store, digest) = (self.work.store.clone(), self.layer.digest.clone());
+        let kept = blocking("the store", move || store.disk().open_blob(&digest)).await??;
+        if let Some(file) = kept {
+            match self.converter(BufReader::new(file), false, inherit_root).await? {
+                Err(error @ ImageError::Layer { source: LayerError::BlobDigest { .. }, .. }) => {
+                    tracing::warn!(%error, "a kept blob is damaged and is fetched again");
+                }
+                made => return made,
+            }
+        }
+        self.fetch(inherit_root).await
+    }
+
+    /// Downloads and converts side by side. The thread ends by itself when the download is given up.
+    async fn fetch(&self, inherit_root: bool) -> Result<Lease, ImageError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let download = async {
             let sender = sender;
             registry::download(&self.registry, &self.layer.digest, self.layer.size, &sender).await
         };
-        let (downloaded, converted) = futures::join!(download, self.converter(receiver, inherit_root));
+        let blob = BlobReader { blob: receiver, chunk: Bytes::new() };
+        let keep = self.work.config.keep_compressed;
+        let (downloaded, converted) = futures::join!(download, self.converter(blob, keep, inherit_root));
         match downloaded {
             // The converter's failure ended the download.
             Ok(()) | Err(RegistryError::Abandoned) => converted?,
@@ -212,7 +229,8 @@ impl Worker {
 
     async fn converter(
         &self,
-        blob: mpsc::Receiver<Bytes>,
+        blob: impl Read + Send + 'static,
+        keep: bool,
         inherit_root: bool,
     ) -> Result<Result<Lease, ImageError>, ImageError> {
         let (work, below) = (self.work.clone(), self.below.clone());
@@ -230,16 +248,17 @@ impl Worker {
                 inherit_root,
             };
             let mut below = Waiting { ready: below, runtime, stack: None };
-            let blob = BlobReader { blob, chunk: Bytes::new() };
-            let (file, outcome) = convert(&job, blob, &mut below).map_err(|source| ImageError::Layer {
-                image,
-                digest,
-                source,
-            })?;
+            let copy_to = if keep { Some(work.store.disk().workspace()?) } else { None };
+            let (made, blob) = convert_and_keep(&job, blob, &mut below, copy_to)
+                .map_err(|source| ImageError::Layer { image, digest, source })?;
+            let Made { file, digest, outcome } = made;
             let key =
                 if outcome.depends_on_lower { LayerKey::Chain(chain_id) } else { LayerKey::Diff(diff_id) };
-            let facts = LayerFacts { has_root: outcome.has_root, hides_all_below: outcome.hides_all_below };
-            work.store.add_layer(&workspace, &file, &key, facts)
+            let Outcome { has_root, hides_all_below, .. } = outcome;
+            let facts = LayerFacts { has_root, hides_all_below, digest };
+            let mut lease = work.store.add_layer(&workspace, &file, &key, facts)?;
+            lease.blob = blob;
+            Ok(lease)
         })
         .await
     }
@@ -247,6 +266,19 @@ impl Worker {
     fn failed(&self, source: LayerError) -> ImageError {
         ImageError::Layer { image: self.image.clone(), digest: self.layer.digest.clone(), source }
     }
+}
+
+/// Converts a blob, and keeps a copy of it where there is a place for one.
+fn convert_and_keep(
+    job: &Job,
+    blob: impl Read,
+    below: &mut dyn Below,
+    copy_to: Option<Workspace>,
+) -> Result<(Made, Option<KeptBlob>), LayerError> {
+    let Some(workspace) = copy_to else { return Ok((convert(job, blob, below)?, None)) };
+    let mut copy = Copying::new(blob, workspace)?;
+    let made = convert(job, &mut copy, below)?;
+    Ok((made, Some(copy.finish(job.blob.clone())?)))
 }
 
 fn open(layers: &[StoredLayer]) -> Result<Stack, LayerError> {

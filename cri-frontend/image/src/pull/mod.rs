@@ -1,5 +1,6 @@
 //! Pulls: from a name to a complete image in the store.
 
+mod copying;
 mod flights;
 mod layers;
 mod locks;
@@ -98,12 +99,14 @@ impl Pull {
         let (config, parsed) = self.config(manifest).await?;
         let diff_ids = self.diff_ids(manifest, &parsed)?;
         self.check_sizes(manifest)?;
-        let leases = layers::make(self, &manifest.layers, &diff_ids).await?;
+        let mut leases = layers::make(self, &manifest.layers, &diff_ids).await?;
         let new = NewImage {
             id,
             config: config.to_vec(),
             parsed,
             layers: visible(&leases),
+            blobs: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            kept: leases.iter_mut().filter_map(|lease| lease.blob.take()).collect(),
             size: resolved.size(),
             target: resolved.target.clone(),
             manifests: resolved.documents.into_iter().map(|(digest, body)| (digest, body.to_vec())).collect(),
@@ -196,4 +199,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, ImageError> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| ImageError::Worker { task, reason: error.to_string() })
+}
+
+/// For the fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_manifest(body: &[u8], content_type: &str) {
+    let _ = manifest::parse(body, content_type);
 }

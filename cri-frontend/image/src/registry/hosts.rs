@@ -93,7 +93,7 @@ fn resolve(config: &Images, registry: &str, host: HostConfig) -> Result<Host, Re
         _ => vec!["https"],
     };
     let own = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry };
-    let client = client(&tls, dial_timeout.unwrap_or(CONNECT_TIMEOUT))?;
+    let client = client(&tls, &authority, dial_timeout.unwrap_or(CONNECT_TIMEOUT))?;
     Ok(Host { is_mirror: authority != own, authority, schemes, path, capabilities, headers, client })
 }
 
@@ -127,12 +127,16 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
-fn client(tls: &Tls, connect_timeout: Duration) -> Result<Client, RegistryError> {
+fn client(tls: &Tls, authority: &str, connect_timeout: Duration) -> Result<Client, RegistryError> {
     // Redirects are followed by hand, because what may go along depends on where they lead.
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .connect_timeout(connect_timeout)
         .user_agent(concat!("a3s-box/", env!("CARGO_PKG_VERSION")));
+    // As Go's clients: no proxy can reach this machine's own addresses, whatever the environment says.
+    if is_loopback(authority) {
+        builder = builder.no_proxy();
+    }
     for path in &tls.authorities {
         let certificates =
             Certificate::from_pem_bundle(&read(path)?).map_err(|error| wrong(path, causes(&error)))?;

@@ -113,7 +113,8 @@ fn directory(certs_dir: &Path, registry: &str) -> Result<Option<PathBuf>, Regist
     Ok(None)
 }
 
-fn parse(text: &str, directory: &Path) -> Result<Vec<HostConfig>, String> {
+/// Reads a `hosts.toml` that stands in a directory.
+pub(super) fn parse(text: &str, directory: &Path) -> Result<Vec<HostConfig>, String> {
     let file: HostsFile = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut hosts = Vec::new();
     for (address, section) in file.host {

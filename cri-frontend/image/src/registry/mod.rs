@@ -150,3 +150,15 @@ fn printable(text: &str) -> String {
 fn not_found(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
+
+/// For the fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_challenge(text: &str) {
+    let _ = challenge::best([text].into_iter());
+}
+
+/// For the fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_hosts_file(text: &str) {
+    let _ = hosts_file::parse(text, std::path::Path::new("/certs.d/host"));
+}

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{ImageError, digest::Digest};
 
-const DIRECTORIES: [&str; 4] = ["manifests", "configs", "layers", "tmp"];
+const DIRECTORIES: [&str; 5] = ["blobs", "manifests", "configs", "layers", "tmp"];
 
 /// The store's root, locked.
 #[derive(Debug)]
@@ -65,6 +65,20 @@ impl Disk {
         self.root.join("configs").join(digest.hex())
     }
 
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.hex())
+    }
+
+    /// A layer as the registry sent it, if it is kept.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<File>, ImageError> {
+        let path = self.blob(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("open", &path)(error)),
+        }
+    }
+
     fn layer(&self, key: &LayerKey) -> PathBuf {
         self.root.join("layers").join(key.to_string())
     }
@@ -102,15 +116,15 @@ impl Disk {
         write_synced(&facts_path, &facts.to_json(&facts_path)?)?;
         sync_directory(&made)?;
         let place = self.layer(key);
-        match fs::rename(&made, &place) {
-            // Somebody else made the same one: content-addressed means that either will do.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) => {}
-            renamed => renamed.map_err(failed("rename to", &place))?,
+        let renamed = fs::rename(&made, &place);
+        // Somebody else made the same one: content-addressed means that either will do.
+        if let Err(error) = &renamed
+            && matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+            && let Some(layer) = self.find_layer(key)?
+        {
+            return Ok(layer);
         }
+        renamed.map_err(failed("rename to", &place))?;
         sync_directory(&self.root.join("layers"))?;
         Ok(StoredLayer { key: key.clone(), file: place.join(index::LAYER_FILE), facts })
     }
@@ -120,7 +134,12 @@ impl Disk {
         let workspace = self.workspace()?;
         let made = workspace.path.join("file");
         write_synced(&made, content)?;
-        fs::rename(&made, place).map_err(failed("rename to", place))?;
+        self.move_in(&made, place)
+    }
+
+    /// Puts a finished file, which is synced, into the store.
+    pub(super) fn move_in(&self, file: &Path, place: &Path) -> Result<(), ImageError> {
+        fs::rename(file, place).map_err(failed("rename to", place))?;
         sync_directory(place.parent().unwrap_or(&self.root))
     }
 
@@ -148,6 +167,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// A new directory in it.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf, ImageError> {
         let path = self.path.join(name);

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub(crate) struct Record {
     pub digests: BTreeSet<String>,
     /// All manifests and indexes by which it was found.
     pub manifests: BTreeSet<Digest>,
+    /// Those of its layers that are kept as the registry sent them.
+    #[serde(default)]
+    pub blobs: BTreeSet<Digest>,
     /// Its layers, the lowest first, down to the last one that hides all below it.
     pub layers: Vec<LayerKey>,
     /// Bytes as the registry counts them.
@@ -47,18 +50,40 @@ struct File<'a> {
     images: std::borrow::Cow<'a, BTreeMap<Digest, Record>>,
 }
 
-/// All records. Nothing if the file could not be read and was set aside.
-pub(super) fn load(disk: &Disk) -> Result<Option<BTreeMap<Digest, Record>>, ImageError> {
-    let path = disk.root().join(INDEX_FILE);
-    let text = match fs::read(&path) {
+/// Why there are no records.
+pub(super) enum NoIndex {
+    /// The file cannot be read.
+    Failed(io::Error),
+    /// It makes no sense.
+    Senseless(String),
+}
+
+/// Where the records stand.
+pub(super) fn path(root: &Path) -> PathBuf {
+    root.join(INDEX_FILE)
+}
+
+/// All records.
+pub(super) fn read(root: &Path) -> Result<BTreeMap<Digest, Record>, NoIndex> {
+    let text = match fs::read(path(root)) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(BTreeMap::new())),
-        Err(error) => return Err(failed("read", &path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(NoIndex::Failed(error)),
     };
     match serde_json::from_slice::<File<'_>>(&text) {
-        Ok(file) if file.version == VERSION => Ok(Some(file.images.into_owned())),
-        Ok(file) => set_aside(&path, &format!("version {} is not {VERSION}", file.version)),
-        Err(error) => set_aside(&path, &error.to_string()),
+        Ok(file) if file.version == VERSION => Ok(file.images.into_owned()),
+        Ok(file) => Err(NoIndex::Senseless(format!("version {} is not {VERSION}", file.version))),
+        Err(error) => Err(NoIndex::Senseless(error.to_string())),
+    }
+}
+
+/// All records. Nothing if the file could not be read and was set aside.
+pub(super) fn load(disk: &Disk) -> Result<Option<BTreeMap<Digest, Record>>, ImageError> {
+    let path = path(disk.root());
+    match read(disk.root()) {
+        Ok(records) => Ok(Some(records)),
+        Err(NoIndex::Failed(error)) => Err(failed("read", &path)(error)),
+        Err(NoIndex::Senseless(reason)) => set_aside(&path, &reason),
     }
 }
 
@@ -72,7 +97,7 @@ fn set_aside(path: &Path, reason: &str) -> Result<Option<BTreeMap<Digest, Record
 
 /// Replaces the file.
 pub(super) fn save(disk: &Disk, images: &BTreeMap<Digest, Record>) -> Result<(), ImageError> {
-    let path = disk.root().join(INDEX_FILE);
+    let path = path(disk.root());
     let file = File { version: VERSION, images: std::borrow::Cow::Borrowed(images) };
     let text = serde_json::to_vec_pretty(&file).map_err(|error| failed("write", &path)(error.into()))?;
     disk.add_file(&path, &text)

@@ -30,17 +30,19 @@ impl fmt::Display for LayerKey {
 }
 
 /// What must be known of a layer besides its files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LayerFacts {
     /// It says what the root directory is like.
     pub has_root: bool,
     /// It hides all layers below.
     pub hides_all_below: bool,
+    /// The EROFS file's digest when it was made.
+    pub digest: Digest,
 }
 
 impl LayerFacts {
-    pub(super) fn to_json(self, path: &Path) -> Result<Vec<u8>, ImageError> {
-        serde_json::to_vec(&self).map_err(|error| failed("write", path)(error.into()))
+    pub(super) fn to_json(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
+        serde_json::to_vec(self).map_err(|error| failed("write", path)(error.into()))
     }
 }
 

@@ -40,6 +40,7 @@ mod tests {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             digests: [format!("docker.io/library/x@{}", Digest::of(b"manifest"))].into(),
             manifests: [].into(),
+            blobs: [].into(),
             layers: Vec::new(),
             size: 0,
         }

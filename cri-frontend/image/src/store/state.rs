@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -54,8 +54,28 @@ pub(crate) struct NewImage {
     pub target: Digest,
     /// Its layers, the lowest first.
     pub layers: Vec<LayerKey>,
+    /// The same as the registry names them.
+    pub blobs: Vec<Digest>,
+    /// Those that were fetched and are to be kept.
+    pub kept: Vec<KeptBlob>,
     /// Bytes as the registry counts them.
     pub size: u64,
+}
+
+/// A layer as the registry sent it, whole and synced.
+#[derive(Debug)]
+pub(crate) struct KeptBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Where it is until it is moved into the store.
+    pub workspace: Workspace,
+}
+
+impl KeptBlob {
+    /// Its file in a workspace.
+    pub(crate) fn file(workspace: &Workspace) -> PathBuf {
+        workspace.file("blob")
+    }
 }
 
 impl Store {
@@ -136,6 +156,9 @@ impl Store {
         }
         self.disk.add_file(&self.disk.config(&new.id), &new.config)?;
         let _change = self.change();
+        for blob in &new.kept {
+            self.disk.move_in(&KeptBlob::file(&blob.workspace), &self.disk.blob(&blob.digest))?;
+        }
         let mut records = self.state().records.clone();
         let name = new.reference.to_string();
         let by_digest = new.reference.with_digest(&new.target);
@@ -149,6 +172,8 @@ impl Store {
         }
         record.digests.insert(by_digest);
         record.manifests.extend(new.manifests.into_iter().map(|(digest, _)| digest));
+        // Another image may have kept what this one did not have to fetch.
+        record.blobs.extend(new.blobs.into_iter().filter(|digest| self.disk.blob(digest).exists()));
         (record.layers, record.size) = (new.layers, new.size);
         index::save(&self.disk, &records)?;
         let mut state = self.state();
@@ -230,13 +255,19 @@ impl Store {
                 removed.push(self.disk.take_out(key)?);
             }
         }
-        let kept: BTreeSet<Digest> =
-            state.records.values().flat_map(|record| record.manifests.iter().cloned()).collect();
+        let mut kept = Record::default();
+        for record in state.records.values() {
+            kept.manifests.extend(record.manifests.iter().cloned());
+            kept.blobs.extend(record.blobs.iter().cloned());
+        }
         drop(state);
         for (id, record) in &gone {
             remove(&self.disk.config(id))?;
-            for digest in record.manifests.difference(&kept) {
+            for digest in record.manifests.difference(&kept.manifests) {
                 remove(&self.disk.manifest(digest))?;
+            }
+            for digest in record.blobs.difference(&kept.blobs) {
+                remove(&self.disk.blob(digest))?;
             }
         }
         Ok(())
@@ -252,7 +283,7 @@ impl Store {
         let mut state = self.state();
         let Some(layer) = self.disk.find_layer(key)? else { return Ok(None) };
         *state.leases.entry(key.clone()).or_default() += 1;
-        Ok(Some(Lease { layer, store: self.clone() }))
+        Ok(Some(Lease { layer, blob: None, store: self.clone() }))
     }
 
     /// Puts a finished layer into the store, kept until the lease is dropped; blocks.
@@ -266,7 +297,7 @@ impl Store {
         // Counted before it is there, so that nothing takes it for garbage.
         *self.state().leases.entry(key.clone()).or_default() += 1;
         match self.disk.add_layer(workspace, file, key, facts) {
-            Ok(layer) => Ok(Lease { layer, store: self.clone() }),
+            Ok(layer) => Ok(Lease { layer, blob: None, store: self.clone() }),
             Err(error) => {
                 drop(self.end_lease(key)?);
                 Err(error)
@@ -297,6 +328,8 @@ impl State {
 pub(crate) struct Lease {
     /// The layer.
     pub layer: StoredLayer,
+    /// As the registry sent it, if that is to be kept.
+    pub blob: Option<KeptBlob>,
     store: Arc<Store>,
 }
 
@@ -333,11 +366,13 @@ fn sweep(disk: &Disk, records: &BTreeMap<Digest, Record>) -> Result<(), ImageErr
         records.values().flat_map(|record| &record.layers).map(ToString::to_string).collect();
     let manifests: BTreeSet<&str> =
         records.values().flat_map(|record| &record.manifests).map(Digest::hex).collect();
+    let blobs: BTreeSet<&str> = records.values().flat_map(|record| &record.blobs).map(Digest::hex).collect();
     let configs: BTreeSet<&str> = records.keys().map(Digest::hex).collect();
     for (directory, needed) in [
         ("layers", layers.iter().map(String::as_str).collect()),
         ("manifests", manifests),
         ("configs", configs),
+        ("blobs", blobs),
     ] {
         for name in disk.names(directory)?.iter().filter(|name| !needed.contains(name.as_str())) {
             remove(&disk.root().join(directory).join(name))?;

@@ -1,12 +1,12 @@
 //! What is kept, for how long, and under which names.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
     fixture::{Content, Home, layer_of, layer_with_root},
     server::{Reply, Server},
 };
-use crate::{ErrorKind, ImageStore, layer};
+use crate::{Digest, ErrorKind, ImageStore, layer};
 
 async fn open_again(home: &Home, store: ImageStore) -> ImageStore {
     drop(store);
@@ -72,21 +72,22 @@ async fn a_tag_that_moves_leaves_the_old_image_its_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_layers_stay_until_their_last_image_goes() {
-    let layers: Vec<_> = (0..6).map(|number| layer_of(&format!("f{number}"), &[number])).collect();
+    let layers: Vec<_> = (0..21).map(|number| layer_of(&format!("f{number}"), &[number])).collect();
     let mut content = Content::default();
-    for number in 0..5 {
+    for number in 0..20 {
         content.image("r", &format!("t{number}"), &layers[number..number + 2]);
     }
     let server = Server::start(content.serve()).await;
     let home = Home::new();
     let store = home.open().await;
     let name = |number: usize| format!("{}/r:t{number}", server.address);
-    for number in 0..5 {
+    for number in 0..20 {
         store.pull(&name(number), None).await.unwrap();
     }
     let blobs = server.requests().iter().filter(|request| request.target.contains("/blobs/")).count();
-    assert_eq!(blobs, 5 + 6, "each configuration and each layer once");
-    for removed in [2, 0, 4, 1, 3] {
+    assert_eq!(blobs, 20 + 21, "each configuration and each layer once");
+    // All of them, in no order: 7 and 20 have no common divisor.
+    for removed in (0..20).map(|number| number * 7 % 20) {
         store.remove(&name(removed)).await.unwrap();
         for image in store.list().unwrap() {
             assert!(image.layers.iter().all(|path| path.exists()), "{image:?}");
@@ -169,6 +170,89 @@ async fn an_unreadable_index_is_set_aside_and_no_layer_is_lost() {
     assert!(store.list().unwrap().is_empty() && image.layers[0].exists());
     assert!(home.root().join("index.json.unreadable").exists());
     assert_eq!(store.pull(&name, None).await.unwrap().layers, image.layers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_damage_is_found_and_nothing_is_changed() {
+    let mut content = Content::default();
+    let shared = layer_of("a", b"a");
+    content.image("r", "one", std::slice::from_ref(&shared));
+    content.image("r", "two", &[shared, layer_of("b", b"b")]);
+    let server = Server::start(content.serve()).await;
+    let home = Home::new();
+    let store = home.open().await;
+    let name = |tag: &str| format!("{}/r:{tag}", server.address);
+    let one = store.pull(&name("one"), None).await.unwrap();
+    let two = store.pull(&name("two"), None).await.unwrap();
+    // Beside the process that uses the store.
+    let whole = crate::verify(&home.root()).unwrap();
+    assert_eq!((whole.images, whole.files, whole.damaged), (2, 6, vec![]));
+
+    let both: BTreeSet<String> = [name("one"), name("two")].into();
+    let second: BTreeSet<String> = [name("two")].into();
+    let config = home.root().join("configs").join(two.id.trim_start_matches("sha256:"));
+    let facts = two.layers[1].with_file_name("layer.json");
+    flip_last_bit(&one.layers[0]);
+    flip_last_bit(&config);
+    fs::remove_file(&facts).unwrap();
+    let before = home.files();
+    let found = crate::verify(&home.root()).unwrap().damaged;
+    assert_eq!(home.files(), before);
+    assert_eq!(found.len(), 3, "{found:?}");
+    for (path, images, word) in
+        [(&config, &second, "digest"), (&one.layers[0], &both, "digest"), (&facts, &second, "No such file")]
+    {
+        let damage = found.iter().find(|damage| damage.path == *path).unwrap();
+        assert!(damage.images == *images && damage.reason.contains(word), "{damage:?}");
+    }
+
+    fs::write(home.root().join("index.json"), "{").unwrap();
+    let found = crate::verify(&home.root()).unwrap().damaged;
+    assert!(found.len() == 1 && found[0].path == home.root().join("index.json"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_blobs_serve_again_are_shared_and_go_with_their_last_image() {
+    let mut content = Content::default();
+    let shared = layer_of("a", b"a");
+    content.image("r", "one", std::slice::from_ref(&shared));
+    content.image("r", "two", &[layer_with_root(Some(0o711), "b", b"b"), shared.clone()]);
+    let server = Server::start(content.serve()).await;
+    let mut home = Home::new();
+    home.config.keep_compressed = true;
+    let store = home.open().await;
+    let name = |tag: &str| format!("{}/r:{tag}", server.address);
+    let blob = format!("blobs/{}", Digest::of(&shared.0).hex());
+    let fetched = || {
+        let target = format!("/v2/r/blobs/{}", Digest::of(&shared.0));
+        server.requests().iter().filter(|request| request.target == target).count()
+    };
+    store.pull(&name("one"), None).await.unwrap();
+    assert!(home.files().contains(&blob));
+    // Above another root directory the shared layer is made again, and not fetched again.
+    let two = store.pull(&name("two"), None).await.unwrap();
+    assert_eq!(two.layers.len(), 2);
+    assert_eq!(fetched(), 1);
+    assert_eq!(crate::verify(&home.root()).unwrap().damaged, []);
+
+    store.remove(&name("one")).await.unwrap();
+    let store = open_again(&home, store).await;
+    assert!(home.files().contains(&blob));
+    // A damaged one is fetched again.
+    flip_last_bit(&home.root().join(&blob));
+    assert_eq!(crate::verify(&home.root()).unwrap().damaged.len(), 1);
+    store.pull(&name("one"), None).await.unwrap();
+    assert_eq!(fetched(), 2);
+    assert_eq!(crate::verify(&home.root()).unwrap().damaged, []);
+    store.remove(&name("one")).await.unwrap();
+    store.remove(&name("two")).await.unwrap();
+    home.empties().await;
+}
+
+fn flip_last_bit(path: &Path) {
+    let mut content = fs::read(path).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    fs::write(path, content).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

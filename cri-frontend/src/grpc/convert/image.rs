@@ -23,11 +23,12 @@ pub fn item(image: &Image) -> cri::Image {
     }
 }
 
-/// The verbose part: the image's own configuration, where crictl looks for it.
+/// The verbose part: the image's own configuration, where crictl looks for it, and the files of its layers, the lowest
+/// first.
 pub fn info(image: &Image) -> Result<HashMap<String, String>, Error> {
     let config = serde_json::to_value(&image.config)
         .map_err(|error| Error::Invalid(format!("image {}: {error}", image.id)))?;
-    Ok(super::info(&json!({ "imageSpec": config })))
+    Ok(super::info(&json!({ "imageSpec": config, "layers": image.layers })))
 }
 
 /// `user[:group]`: a number goes into one field, a name into the other. Nothing at all means root.
