@@ -70,6 +70,8 @@
 mod config;
 mod error;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod headers;
 mod session;
 mod stream;
