@@ -44,11 +44,15 @@
 //!
 //! What always holds is the bound on memory: a stream has a buffer of [`Config::stream_window`], the session one of
 //! [`Config::session_window`] for all. A peer that minds windows never fills them. For one that does not, the
-//! connection is simply not read while the next bytes in it find no room. That holds up the other streams too, which
-//! no receiver can avoid on a connection whose sender does not ask; a buffer of 1 MiB is what makes it rare: as much
-//! as the client itself queues (50 frames of 32 KiB) before *it* holds up its other streams. Two streams of which one
-//! waits for the other, such as a request that is read only when another's answer was taken, go on until the client's
-//! own limits are met.
+//! connection is simply not read while the next bytes in it find no room. That holds up the session's other streams
+//! too, until the owner reads or lets go of his half: with a sender that does not ask, the choice is between that,
+//! unbounded memory, and lost bytes. A full stream alone holds up nobody, only bytes behind it that have no place; and
+//! 1 MiB of place is about what spdystream itself takes for a stream (50 frames of 32 KiB) before its own other
+//! streams wait. While nothing is read the peer's going away is found out by writing to it: an empty SETTINGS each
+//! second, which has no answer and no effect.
+//!
+//! In the other direction a stream whose owner sends faster than the peer reads makes him wait at 64 KiB, and streams
+//! take turns.
 //!
 //! # Hostile peers
 //!

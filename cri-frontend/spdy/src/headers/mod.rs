@@ -58,6 +58,11 @@ impl Headers {
         self.fields.iter().map(|(_, values)| values.len()).sum()
     }
 
+    /// The bytes of all names and values.
+    pub(crate) fn size(&self) -> usize {
+        self.fields.iter().flat_map(|(name, values)| values.iter().chain([name])).map(String::len).sum()
+    }
+
     /// Adds all of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (name, values) in other.iter() {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a peer may take to read our GOAWAY and to close its end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Reads and writes a session's connection. Nothing of the session moves unless this is polled; dropping it closes the
 /// connection and fails all streams.

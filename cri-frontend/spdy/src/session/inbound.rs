@@ -70,11 +70,15 @@ impl State {
 
     /// HEADERS.
     pub(super) fn on_headers(&mut self, id: StreamId, fin: bool, headers: Result<Headers, BlockError>) {
-        let max = self.config.max_headers;
+        let (max, max_bytes) = (self.config.max_headers, self.config.max_header_block);
         let Some(stream) = self.open_stream(id) else { return };
+        let late = &mut stream.input.late;
         match headers {
-            Ok(headers) if stream.input.late.count() + headers.count() <= max => {
-                stream.input.late.extend(&headers);
+            // What nobody takes is bounded as one block is.
+            Ok(headers)
+                if late.count() + headers.count() <= max && late.size() + headers.size() <= max_bytes =>
+            {
+                late.extend(&headers);
                 if fin {
                     self.on_fin(id);
                 }
@@ -108,7 +112,8 @@ impl State {
 
     /// SETTINGS. We open no streams, so that their number does not matter; the other ids are statistics.
     pub(super) fn on_settings(&mut self, settings: &[Setting]) -> Result<(), SessionError> {
-        for setting in settings.iter().filter(|setting| setting.id == Setting::INITIAL_WINDOW_SIZE) {
+        // Of one id only the first counts (section 2.6.4).
+        if let Some(setting) = settings.iter().find(|setting| setting.id == Setting::INITIAL_WINDOW_SIZE) {
             let size = i32::try_from(setting.value).map_err(|_| SessionError::WindowInvalid)?;
             let delta = i64::from(size) - i64::from(self.initial_send_window);
             self.initial_send_window = setting.value;
@@ -240,7 +245,8 @@ impl State {
 
     /// After windows opened that all streams may have waited for.
     fn schedule_all(&mut self) {
-        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        let waiting = self.streams.iter().filter(|(_, stream)| stream.output.queued > 0);
+        let ids: Vec<StreamId> = waiting.map(|(id, _)| *id).collect();
         ids.into_iter().for_each(|id| self.schedule(id));
     }
 }

@@ -196,7 +196,9 @@ async fn a_peer_that_minds_windows_may_not_exceed_them() {
 async fn the_peers_windows_are_kept() {
     let (mut peer, mut session, _driven) = start(&small());
     let mut stream = peer.accepted(&mut session, 1).await;
-    peer.send(Frame::Settings(vec![Setting { id: Setting::INITIAL_WINDOW_SIZE, value: 10 }])).await;
+    let size = |value| Setting { id: Setting::INITIAL_WINDOW_SIZE, value };
+    // Only the first of the same id counts.
+    peer.send(Frame::Settings(vec![size(10), size(20)])).await;
     peer.send(Frame::Ping(1)).await;
     assert_eq!(peer.next().await, Some(Frame::Ping(1)));
     stream.send.send(pattern(100 << 10).into()).await.unwrap();
@@ -210,7 +212,7 @@ async fn the_peers_windows_are_kept() {
     peer.window(Some(1), 5).await;
     chunk(&mut peer, 5).await;
     // Smaller by ten: five more are needed before anything may come.
-    peer.send(Frame::Settings(vec![Setting { id: Setting::INITIAL_WINDOW_SIZE, value: 0 }])).await;
+    peer.send(Frame::Settings(vec![size(0)])).await;
     peer.window(Some(1), 10).await;
     peer.send(Frame::Ping(3)).await;
     assert_eq!(peer.next().await, Some(Frame::Ping(3)));

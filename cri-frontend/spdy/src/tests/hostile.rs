@@ -135,6 +135,15 @@ async fn what_is_wrong_within_a_stream_resets_it() {
         let fields: Vec<String> = (0..n).map(|n| format!("h{n}")).collect();
         fields.iter().map(|name| (name.as_str(), "")).collect::<Headers>()
     };
+    let open = peer.accepted(&mut session, 199).await;
+    for answer in [None, reset(199, ResetStatus::ProtocolError)] {
+        let block = peer.block(&[("large", "x".repeat(40 << 10).as_str())].into_iter().collect());
+        peer.send(Frame::Headers { id: id(199), fin: false, block }).await;
+        if answer.is_some() {
+            assert_eq!(peer.next().await, answer);
+        }
+    }
+    drop(open);
     let open = peer.accepted(&mut session, 201).await;
     for (n, answer) in [(100, None), (100, reset(201, ResetStatus::ProtocolError))] {
         let block = peer.block(&late(n));
