@@ -36,6 +36,9 @@ pub struct Session {
 impl Session {
     /// A session with the peer at the other end of `connection`, which begins with the peer's first frame. It lives as
     /// long as the [`Driver`] runs.
+    ///
+    /// On TCP, set `TCP_NODELAY`: frames are written as soon as they are there, and each would wait for the
+    /// acknowledgement of the one before.
     pub fn new<C: AsyncRead + AsyncWrite>(connection: C, config: &Config) -> (Self, Driver<C>) {
         let shared = Shared::new(config);
         (Self { shared: shared.clone() }, Driver::new(connection, config, shared))
