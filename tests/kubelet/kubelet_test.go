@@ -32,6 +32,8 @@ metadata:
 spec:
   enableServiceLinks: false
   terminationGracePeriodSeconds: 1
+  # A RuntimeClass would set it: what QEMU and the guest need besides the containers, an emulator's code buffer included.
+  overhead: {cpu: 100m, memory: 320Mi}
   containers:
   - name: main
     image: %s
