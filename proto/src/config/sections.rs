@@ -77,6 +77,8 @@ pub struct Vm {
     pub default_memory_mb: u64,
     /// Added to the pod's memory limit for the guest's kernel and agent.
     pub guest_overhead_mb: u64,
+    /// What VMM, helpers and shim take of the host besides the guest's memory and TCG's buffer.
+    pub host_overhead_mb: u64,
     /// No pod gets more, whatever it asks for.
     pub max_vcpus: u32,
     /// The most memory of a VM, MiB.
@@ -104,6 +106,7 @@ impl Default for Vm {
             default_vcpus: 1,
             default_memory_mb: 256,
             guest_overhead_mb: 64,
+            host_overhead_mb: 64,
             max_vcpus: 32,
             max_memory_mb: 65_536,
             boot_timeout_s: 30,

@@ -4,7 +4,8 @@ pub mod annotations;
 pub mod boot;
 mod configure;
 pub mod container;
-mod container_spec;
+pub mod container_spec;
+mod cpusets;
 mod create;
 mod dns;
 pub mod exec;
@@ -18,6 +19,7 @@ mod size;
 pub mod spec;
 mod stop;
 pub mod tasks;
+mod update;
 mod watch;
 
 use std::{

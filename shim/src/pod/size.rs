@@ -2,12 +2,18 @@
 
 use a3s_box_proto::config::Vm;
 
-use super::annotations::{Annotations, InvalidAnnotation, MEMORY_MB, VCPUS};
-use crate::{
-    cgroup::Limited,
-    error::{Error, Result},
-    vm::Size,
+use super::{
+    annotations::{InvalidAnnotation, MEMORY_MB, VCPUS},
+    spec::PodSpec,
 };
+use crate::{
+    cgroup::Limits,
+    error::{Error, Result},
+    vm::{Accelerator, Size},
+};
+
+/// The guest's huge pages are of 2 MiB.
+pub const HUGEPAGE_MB: u64 = 2;
 
 /// Limits that a pod declares; 0 where it declares none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,14 +38,9 @@ impl Declared {
 ///
 /// # Errors
 /// It would be above a ceiling, or an annotation asks for more than the pod declared.
-pub fn of(
-    limits: Declared,
-    overhead: Declared,
-    host: Limited,
-    annotations: &Annotations,
-    config: &Vm,
-) -> Result<Size> {
-    let vcpus = match annotations.vcpus {
+pub fn of(pod: &PodSpec, host: Limits, config: &Vm) -> Result<Size> {
+    let (limits, overhead) = (pod.limits, pod.overhead);
+    let vcpus = match pod.annotations.vcpus {
         Some(wanted) => {
             let most = limits.vcpus() + overhead.vcpus();
             within_declared(VCPUS, wanted.into(), most, limits.cpu_quota)?;
@@ -47,22 +48,60 @@ pub fn of(
         }
         None => at_least_default(limits.vcpus(), host.cpu, config.default_vcpus.into()).max(1),
     };
-    let memory_mb = match annotations.memory_mb {
+    let memory_mb = match pod.annotations.memory_mb {
         Some(wanted) => {
-            let most = limits.memory.saturating_add(overhead.memory).div_ceil(1 << 20);
+            let most = mebibytes(limits.memory.saturating_add(overhead.memory));
             within_declared(MEMORY_MB, wanted, most, limits.memory)?;
             wanted
         }
         None if limits.memory == 0 => config.default_memory_mb,
         None => {
-            let whole = limits.memory.div_ceil(1 << 20) + config.guest_overhead_mb;
-            at_least_default(whole, host.memory, config.default_memory_mb)
+            let whole = with_page_table(mebibytes(limits.memory).saturating_add(config.guest_overhead_mb));
+            at_least_default(whole, host.memory.is_some(), config.default_memory_mb)
         }
     };
+    // Huge pages are counted beside memory, as Kubernetes does.
+    let memory_mb = memory_mb.saturating_add(pod.hugepages.saturating_mul(HUGEPAGE_MB));
     ceiling("processors", vcpus, "vm.max_vcpus", config.max_vcpus.into())?;
     ceiling("MiB of memory", memory_mb, "vm.max_memory_mb", config.max_memory_mb)?;
     // The ceiling on processors is a u32.
-    Ok(Size { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mb })
+    Ok(Size { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mb, hugepages: pod.hugepages })
+}
+
+/// Refuses a VM that the host would kill as soon as its guest used all its memory.
+///
+/// # Errors
+/// The pod's cgroup on the host allows less than the VM and its VMM need.
+pub fn check_room(
+    size: Size,
+    pod: &PodSpec,
+    host: Limits,
+    accelerator: Accelerator,
+    config: &Vm,
+) -> Result<()> {
+    let Some(allowed) = host.memory.map(|bytes| bytes >> 20) else { return Ok(()) };
+    let needed = size.memory_mb + config.host_overhead_mb + accelerator.buffer_mb();
+    if needed <= allowed {
+        return Ok(());
+    }
+    let least = needed.saturating_sub(pod.limits.memory >> 20);
+    Err(Error::invalid(
+        "the pod's memory",
+        format!(
+            "its cgroup on the host allows {allowed} MiB, and a VM of {} MiB needs {needed} with its VMM: an overhead \
+             of at least {least} MiB (podFixed.memory of the RuntimeClass) would do",
+            size.memory_mb
+        ),
+    ))
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+/// The guest's kernel keeps 64 bytes of each 4,096 to describe them.
+fn with_page_table(usable_mb: u64) -> u64 {
+    usable_mb.saturating_mul(64).div_ceil(63)
 }
 
 fn at_least_default(declared: u64, carried_by_host: bool, default: u64) -> u64 {
@@ -89,18 +128,22 @@ fn ceiling(what: &str, value: u64, key: &str, most: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::annotations::Annotations, *};
 
-    const CARRIED: Limited = Limited { cpu: true, memory: true };
-    const NOT_CARRIED: Limited = Limited { cpu: false, memory: false };
+    const CARRIED: Limits = Limits { cpu: true, memory: Some(1 << 40) };
+    const NOT_CARRIED: Limits = Limits { cpu: false, memory: None };
 
     fn limits(millicpu: u64, memory_mb: u64) -> Declared {
         Declared { cpu_quota: millicpu * 100, cpu_period: 100_000, memory: memory_mb << 20 }
     }
 
-    fn size(limits: Declared, host: Limited, annotations: &Annotations) -> Result<(u32, u64)> {
+    fn pod(limits: Declared, annotations: &Annotations) -> PodSpec {
         let overhead = Declared { memory: 128 << 20, ..Declared::default() };
-        let size = of(limits, overhead, host, annotations, &Vm::default())?;
+        PodSpec { limits, overhead, annotations: annotations.clone(), ..PodSpec::default() }
+    }
+
+    fn size(limits: Declared, host: Limits, annotations: &Annotations) -> Result<(u32, u64)> {
+        let size = of(&pod(limits, annotations), host, &Vm::default())?;
         Ok((size.vcpus, size.memory_mb))
     }
 
@@ -112,11 +155,11 @@ mod tests {
     #[test]
     fn limits_size_the_vm_and_processors_are_rounded_up() {
         let none = Annotations::default();
-        assert_eq!(size(limits(1500, 512), CARRIED, &none).unwrap(), (2, 576));
-        assert_eq!(size(limits(100, 32), CARRIED, &none).unwrap(), (1, 96));
+        assert_eq!(size(limits(1500, 440), CARRIED, &none).unwrap(), (2, 512));
+        assert_eq!(size(limits(100, 32), CARRIED, &none).unwrap(), (1, 98));
         let mut odd = limits(0, 0);
-        odd.memory = (100 << 20) + 1;
-        assert_eq!(size(odd, CARRIED, &none).unwrap(), (1, 165));
+        odd.memory = (125 << 20) + 1;
+        assert_eq!(size(odd, CARRIED, &none).unwrap(), (1, 194));
     }
 
     #[test]
@@ -139,5 +182,25 @@ mod tests {
     fn a_ceiling_is_an_error_and_never_clamps() {
         let error = size(limits(33_000, 0), CARRIED, &Annotations::default()).unwrap_err().to_string();
         assert!(error.contains("vm.max_vcpus (32)"), "{error}");
+    }
+
+    #[test]
+    fn huge_pages_come_on_top() {
+        let pod = PodSpec { hugepages: 8, ..pod(limits(0, 440), &Annotations::default()) };
+        assert_eq!(of(&pod, CARRIED, &Vm::default()).unwrap().memory_mb, 512 + 16);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_too_small_for_vm_and_vmm_is_refused_with_the_overhead_that_would_do() {
+        let (pod, vm) = (pod(limits(0, 440), &Annotations::default()), Vm::default());
+        let host = |mb: u64| Limits { cpu: false, memory: Some(mb << 20) };
+        let emulated = Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 1 };
+        let size = of(&pod, CARRIED, &vm).unwrap();
+        let needed = 512 + vm.host_overhead_mb;
+        check_room(size, &pod, NOT_CARRIED, emulated, &vm).unwrap();
+        check_room(size, &pod, host(needed), Accelerator::Kvm, &vm).unwrap();
+        let error = check_room(size, &pod, host(needed), emulated, &vm).unwrap_err().to_string();
+        let overhead = format!("at least {} MiB", needed + 64 - 440);
+        assert!(error.contains(&overhead) && error.contains("podFixed"), "{error}");
     }
 }
