@@ -57,11 +57,10 @@ impl Pod {
         let parent = cgroup.clone();
         let host = blocking(move || cgroup::limits_above(&parent)).await;
         let host = host.step(|| "reading the limits of the pod's cgroup".into())?;
-        let size = size::of(&spec, host, &self.config.vm)?;
         let vm = self.config.vm.clone();
         let accelerator = blocking(move || Accelerator::choose(&vm)).await;
         let accelerator = accelerator.map_err(BootError::at("choosing the accelerator"))?;
-        size::check_room(size, &spec, host, accelerator, &self.config.vm)?;
+        let size = size::of(&spec, host, accelerator, &self.config.vm)?;
         let environment =
             Environment { config: &self.config, layout: &self.layout, host: &self.host, cancel: &self.stop };
         let mut resources = Resources::new(self.layout.clone());

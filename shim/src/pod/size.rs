@@ -37,8 +37,9 @@ impl Declared {
 /// pod's only where the pod's cgroup on the host carries one too; else the configured default is the least.
 ///
 /// # Errors
-/// It would be above a ceiling, or an annotation asks for more than the pod declared.
-pub fn of(pod: &PodSpec, host: Limits, config: &Vm) -> Result<Size> {
+/// It would be above a ceiling, an annotation asks for more than the pod declared, or the pod's cgroup on the host has
+/// no room for the VM and its VMM: it would be killed as soon as its guest used all its memory.
+pub fn of(pod: &PodSpec, host: Limits, accelerator: Accelerator, config: &Vm) -> Result<Size> {
     let (limits, overhead) = (pod.limits, pod.overhead);
     let vcpus = match pod.annotations.vcpus {
         Some(wanted) => {
@@ -48,51 +49,45 @@ pub fn of(pod: &PodSpec, host: Limits, config: &Vm) -> Result<Size> {
         }
         None => at_least_default(limits.vcpus(), host.cpu, config.default_vcpus.into()).max(1),
     };
-    let memory_mb = match pod.annotations.memory_mb {
-        Some(wanted) => {
-            let most = mebibytes(limits.memory.saturating_add(overhead.memory));
-            within_declared(MEMORY_MB, wanted, most, limits.memory)?;
-            wanted
-        }
-        None if limits.memory == 0 => config.default_memory_mb,
-        None => {
-            let whole = with_page_table(mebibytes(limits.memory).saturating_add(config.guest_overhead_mb));
-            at_least_default(whole, host.memory.is_some(), config.default_memory_mb)
-        }
-    };
+    let beside = config.host_overhead_mb + accelerator.buffer_mb();
+    let allowed = host.memory.map(|bytes| bytes >> 20);
     // Huge pages are counted beside memory, as Kubernetes does.
-    let memory_mb = memory_mb.saturating_add(pod.hugepages.saturating_mul(HUGEPAGE_MB));
+    let huge = pod.hugepages.saturating_mul(HUGEPAGE_MB);
+    let room = allowed.map(|allowed| allowed.saturating_sub(beside).saturating_sub(huge));
+    let memory_mb = memory(pod, room, config)?.saturating_add(huge);
     ceiling("processors", vcpus, "vm.max_vcpus", config.max_vcpus.into())?;
     ceiling("MiB of memory", memory_mb, "vm.max_memory_mb", config.max_memory_mb)?;
+    if let Some(allowed) = allowed.filter(|allowed| memory_mb.saturating_add(beside) > *allowed) {
+        let needed = memory_mb.saturating_add(beside);
+        let least = needed.saturating_sub(limits.memory >> 20);
+        let reason = format!(
+            "its cgroup on the host allows {allowed} MiB, and a VM of {memory_mb} MiB needs {needed} with its VMM: an \
+             overhead of at least {least} MiB (podFixed.memory of the RuntimeClass) would do"
+        );
+        return Err(Error::invalid("the pod's memory", reason));
+    }
     // The ceiling on processors is a u32.
     Ok(Size { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mb, hugepages: pod.hugepages })
 }
 
-/// Refuses a VM that the host would kill as soon as its guest used all its memory.
-///
-/// # Errors
-/// The pod's cgroup on the host allows less than the VM and its VMM need.
-pub fn check_room(
-    size: Size,
-    pod: &PodSpec,
-    host: Limits,
-    accelerator: Accelerator,
-    config: &Vm,
-) -> Result<()> {
-    let Some(allowed) = host.memory.map(|bytes| bytes >> 20) else { return Ok(()) };
-    let needed = size.memory_mb + config.host_overhead_mb + accelerator.buffer_mb();
-    if needed <= allowed {
-        return Ok(());
+/// The guest's memory but its huge pages.
+fn memory(pod: &PodSpec, room: Option<u64>, config: &Vm) -> Result<u64> {
+    let limit = pod.limits.memory;
+    if let Some(wanted) = pod.annotations.memory_mb {
+        let most = mebibytes(limit.saturating_add(pod.overhead.memory));
+        within_declared(MEMORY_MB, wanted, most, limit)?;
+        return Ok(wanted);
     }
-    let least = needed.saturating_sub(pod.limits.memory >> 20);
-    Err(Error::invalid(
-        "the pod's memory",
-        format!(
-            "its cgroup on the host allows {allowed} MiB, and a VM of {} MiB needs {needed} with its VMM: an overhead \
-             of at least {least} MiB (podFixed.memory of the RuntimeClass) would do",
-            size.memory_mb
-        ),
-    ))
+    if limit == 0 {
+        return Ok(config.default_memory_mb);
+    }
+    let least = mebibytes(limit).saturating_add(config.guest_overhead_mb);
+    let whole = with_page_table(least);
+    Ok(match room {
+        // An overhead is the same for pods of all sizes, the page table is not: a large pod does without all of it.
+        Some(room) => whole.min(room).max(least),
+        None => whole.max(config.default_memory_mb),
+    })
 }
 
 fn mebibytes(bytes: u64) -> u64 {
@@ -143,7 +138,7 @@ mod tests {
     }
 
     fn size(limits: Declared, host: Limits, annotations: &Annotations) -> Result<(u32, u64)> {
-        let size = of(&pod(limits, annotations), host, &Vm::default())?;
+        let size = of(&pod(limits, annotations), host, Accelerator::Kvm, &Vm::default())?;
         Ok((size.vcpus, size.memory_mb))
     }
 
@@ -187,20 +182,24 @@ mod tests {
     #[test]
     fn huge_pages_come_on_top() {
         let pod = PodSpec { hugepages: 8, ..pod(limits(0, 440), &Annotations::default()) };
-        assert_eq!(of(&pod, CARRIED, &Vm::default()).unwrap().memory_mb, 512 + 16);
+        assert_eq!(of(&pod, CARRIED, Accelerator::Kvm, &Vm::default()).unwrap().memory_mb, 512 + 16);
     }
 
     #[test]
-    fn a_cgroup_that_is_too_small_for_vm_and_vmm_is_refused_with_the_overhead_that_would_do() {
+    fn a_cgroup_without_room_for_vm_and_vmm_is_refused_with_the_overhead_that_would_do() {
         let (pod, vm) = (pod(limits(0, 440), &Annotations::default()), Vm::default());
-        let host = |mb: u64| Limits { cpu: false, memory: Some(mb << 20) };
+        let size = |mb: u64, accelerator| {
+            let host = Limits { cpu: false, memory: Some(mb << 20) };
+            of(&pod, host, accelerator, &vm).map(|size| size.memory_mb).map_err(|error| error.to_string())
+        };
         let emulated = Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 1 };
-        let size = of(&pod, CARRIED, &vm).unwrap();
-        let needed = 512 + vm.host_overhead_mb;
-        check_room(size, &pod, NOT_CARRIED, emulated, &vm).unwrap();
-        check_room(size, &pod, host(needed), Accelerator::Kvm, &vm).unwrap();
-        let error = check_room(size, &pod, host(needed), emulated, &vm).unwrap_err().to_string();
-        let overhead = format!("at least {} MiB", needed + 64 - 440);
+        let least = 440 + vm.guest_overhead_mb;
+        let beside = vm.host_overhead_mb;
+        assert_eq!(size(1000, Accelerator::Kvm), Ok(512));
+        assert_eq!(size(least + beside + 3, Accelerator::Kvm), Ok(least + 3));
+        assert_eq!(size(least + beside + 64, emulated), Ok(least));
+        let error = size(least + beside, emulated).unwrap_err();
+        let overhead = format!("at least {} MiB", vm.guest_overhead_mb + beside + 64);
         assert!(error.contains(&overhead) && error.contains("podFixed"), "{error}");
     }
 }
