@@ -43,6 +43,7 @@ var sysctls = []string{"vm/overcommit_memory", "kernel/panic", "kernel/panic_on_
 
 type kubelet struct {
 	manifests string
+	root      string
 	address   string
 	client    *http.Client
 }
@@ -53,6 +54,7 @@ func startKubelet(t *testing.T, node *fixture.Node) *kubelet {
 	program := buildKubelet(t)
 	k := &kubelet{manifests: node.Path("manifests"), client: insecureClient()}
 	root, logs, plugins := node.Path("kubelet"), node.Path("pod-logs"), node.Path("plugins")
+	k.root = root
 	for _, dir := range []string{k.manifests, root, logs, plugins} {
 		must(t, os.Mkdir(dir, 0o755))
 	}
