@@ -11,8 +11,8 @@ import (
 	"a3s.box/tests/fixture"
 )
 
-// What a pod takes of the host besides its containers' limits: the guest's own part, VMM and helpers, and the emulator's buffer.
-const overheadMB = 64 + 16 + 64 + 64
+// podFixed of packaging/kubernetes/runtimeclass.yaml.
+const overheadMB = 176
 
 func podLimits(cpuQuota, memoryMB int64) func(*cri.PodSandboxConfig) {
 	return func(config *cri.PodSandboxConfig) {
@@ -73,7 +73,7 @@ func TestSmallestVMBoots(t *testing.T) {
 }
 
 func TestOvercommittedGuestKillsContainersAndNotItself(t *testing.T) {
-	p := onNode(t).runPod()
+	p := onNode(t).runPod(func(config *cri.PodSandboxConfig) { config.Linux.SecurityContext.Privileged = true })
 	quiet := p.idle("quiet", limited(&cri.LinuxContainerResources{OomScoreAdj: -997}))
 	// Its limit is more than the guest has.
 	for _, c := range []*container{p.shell("limited", "exec tail /dev/zero", limited(memory(4096))), p.shell("unlimited", "exec tail /dev/zero")} {
@@ -81,7 +81,25 @@ func TestOvercommittedGuestKillsContainersAndNotItself(t *testing.T) {
 		equal(t, "exit code", status.ExitCode, 137)
 		equal(t, "reason", status.Reason, "OOMKilled")
 	}
+	// What it takes is no process's own.
+	tmpfs := p.shell("tmpfs", "mkdir /t && mount -t tmpfs -o size=4g none /t && exec dd if=/dev/zero of=/t/file bs=1M", func(config *cri.ContainerConfig) {
+		config.Linux.SecurityContext.Privileged = true
+	})
+	equal(t, "exit code of the one that fills a tmpfs", tmpfs.exited().ExitCode, 137)
 	quiet.exec("true")
+	p.idle("next").exec("true")
+}
+
+func TestMemoryLimitTooLowToBeginIsAnError(t *testing.T) {
+	p := onNode(t).runPod()
+	config := fixture.ContainerConfig("tiny", busybox, "true")
+	config.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 128 << 10}
+	c := p.create(config)
+	err := p.Runtime.StartContainer(t.Context(), c.id)
+	if err == nil {
+		t.Fatal("it started")
+	}
+	contains(t, "the error", err.Error(), c.id, "memory limit")
 	p.idle("next").exec("true")
 }
 

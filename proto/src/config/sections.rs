@@ -106,7 +106,7 @@ impl Default for Vm {
             default_vcpus: 1,
             default_memory_mb: 256,
             guest_overhead_mb: 64,
-            host_overhead_mb: 64,
+            host_overhead_mb: 48,
             max_vcpus: 32,
             max_memory_mb: 65_536,
             boot_timeout_s: 30,

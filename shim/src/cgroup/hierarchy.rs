@@ -99,6 +99,22 @@ impl Hierarchy {
 mod tests {
     use super::*;
 
+    #[test]
+    fn version_2_hands_on_all_controllers_down_to_the_parent() {
+        let root = tempfile::tempdir().unwrap();
+        let parent = root.path().join("kubepods");
+        fs::create_dir(&parent).unwrap();
+        for directory in [root.path(), &parent] {
+            fs::write(directory.join("cgroup.controllers"), "cpuset memory\n").unwrap();
+        }
+        let hierarchy = Hierarchy { root: root.path().to_owned(), controllers: String::new() };
+        hierarchy.join(Path::new("kubepods/a3s-p1")).unwrap();
+        for directory in [root.path(), &parent] {
+            assert_eq!(fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap(), "+memory");
+        }
+        assert!(!parent.join("a3s-p1/cgroup.subtree_control").exists(), "processes are to live there");
+    }
+
     fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
         Hierarchy::of(&MountPoint { path: "/c".into(), kind: kind.into(), options: options.into() })
     }
