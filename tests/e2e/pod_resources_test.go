@@ -48,7 +48,7 @@ func TestSumOfLimitsIsUsableWithinLimitAndOverhead(t *testing.T) {
 	}
 	for _, process := range []string{"a3s-box-shim", "qemu", "virtiofsd", "vhost-device-vsock"} {
 		for _, found := range n.PodProcesses(p.id, process) {
-			members := strings.Join(n.CgroupValues(parent, p.id, "cgroup.procs"), "\n") + "\n"
+			members := strings.Join(fixture.CgroupValues(fixture.PodCgroup(parent, p.id), "cgroup.procs"), "\n") + "\n"
 			contains(t, "the pod's cgroup", members, fmt.Sprintf("%d\n", found.PID))
 		}
 	}

@@ -15,21 +15,24 @@ import (
 	"a3s.box/tests/fixture"
 )
 
-// until waits for a condition of kubelet's one pod, and returns the pod as it was then.
-func (k *kubelet) until(t *testing.T, what string, condition func(*corev1.Pod) error) *corev1.Pod {
+// until waits for a condition of a pod, and returns the pod as it was then. Kubelet adds the node's name to a static pod's.
+func (k *kubelet) until(t *testing.T, name, what string, condition func(*corev1.Pod) error) *corev1.Pod {
 	t.Helper()
-	var pods corev1.PodList
+	var found *corev1.Pod
 	must(t, fixture.Until(t.Context(), patience, what, func() error {
-		pods = corev1.PodList{}
+		var pods corev1.PodList
 		if err := k.read("/pods", &pods); err != nil {
 			return err
 		}
-		if len(pods.Items) != 1 {
-			return fmt.Errorf("%d pods", len(pods.Items))
+		for i := range pods.Items {
+			if pods.Items[i].Name == name+"-"+nodeName {
+				found = &pods.Items[i]
+				return condition(found)
+			}
 		}
-		return condition(&pods.Items[0])
+		return fmt.Errorf("no pod %s among %d", name, len(pods.Items))
 	}))
-	return &pods.Items[0]
+	return found
 }
 
 // read decodes what kubelet answers.

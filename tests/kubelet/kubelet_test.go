@@ -19,7 +19,6 @@ import (
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"a3s.box/tests/fixture"
-	"a3s.box/tests/images"
 )
 
 const patience = 2 * time.Minute
@@ -33,25 +32,18 @@ func TestStaticPodLivesThroughKubelet(t *testing.T) {
 	config := node.Path("config")
 	must(t, os.Mkdir(config, 0o755))
 	must(t, os.WriteFile(filepath.Join(config, "greeting"), []byte("a file of the host\n"), 0o644))
-	static := filepath.Join(k.manifests, "static.yaml")
-	text := strings.NewReplacer("IMAGE", images.Busybox, "HOST_DIR", config).Replace(manifest)
-	must(t, os.WriteFile(static, []byte(text), 0o644))
+	k.add(t, "static", manifest, "HOST_DIR", config)
 
-	k.until(t, "the crashed container to be held back", func(pod *corev1.Pod) error {
-		waiting := container(pod, "unlimited").State.Waiting
-		if waiting == nil || waiting.Reason != "CrashLoopBackOff" {
-			return fmt.Errorf("%+v", container(pod, "unlimited").State)
-		}
-		return nil
-	})
-	pod := k.until(t, "a ready pod", ready)
+	pod := k.until(t, "static", "a ready pod", ready)
 
 	t.Run("probes and volumes", func(t *testing.T) { k.checkVolumes(t, pod) })
 	t.Run("logs", func(t *testing.T) { k.checkLogs(t, pod) })
 	t.Run("restarts", func(t *testing.T) { checkRestarts(t, pod) })
 	t.Run("statistics", func(t *testing.T) { k.checkStatistics(t) })
 
-	must(t, os.Remove(static))
+	t.Run("a pod within limits and overhead", func(t *testing.T) { k.checkGuaranteed(t, node) })
+
+	k.remove(t, "static")
 	k.ends(t, node, pod)
 }
 
@@ -72,7 +64,7 @@ func startNode(t *testing.T) *fixture.Node {
 }
 
 func ready(pod *corev1.Pod) error {
-	if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) != 2 {
+	if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) != len(pod.Spec.Containers) {
 		return fmt.Errorf("%s", pod.Status.Phase)
 	}
 	for _, status := range pod.Status.ContainerStatuses {
@@ -128,6 +120,7 @@ func checkRestarts(t *testing.T, pod *corev1.Pod) {
 	if crashed.RestartCount != 2 || last == nil || last.ExitCode != 3 || last.Reason != "Error" {
 		t.Errorf("%d restarts, the last end: %+v", crashed.RestartCount, last)
 	}
+	// Kubelet's first back-off is 10 s, and times are whole seconds.
 	const heldBack = 9 * time.Second
 	if running := crashed.State.Running; last != nil && running.StartedAt.Sub(last.FinishedAt.Time) < heldBack {
 		t.Errorf("ended %s, started again %s", last.FinishedAt, running.StartedAt)
@@ -181,7 +174,7 @@ func (k *kubelet) checkStatistics(t *testing.T) {
 func (k *kubelet) ends(t *testing.T, node *fixture.Node, pod *corev1.Pod) {
 	var sandboxes []*cri.PodSandbox
 	must(t, fixture.Until(t.Context(), patience, "kubelet to end the pod", func() (err error) {
-		sandboxes, err = node.Runtime.ListPodSandbox(t.Context(), nil)
+		sandboxes, err = sandboxesOf(t, node, pod)
 		for _, one := range sandboxes {
 			if one.State == cri.PodSandboxState_SANDBOX_READY {
 				return errors.New("it is ready")
@@ -199,6 +192,12 @@ func (k *kubelet) ends(t *testing.T, node *fixture.Node, pod *corev1.Pod) {
 	for _, one := range sandboxes {
 		must(t, node.Runtime.RemovePodSandbox(t.Context(), one.Id))
 	}
+}
+
+func sandboxesOf(t *testing.T, node *fixture.Node, pod *corev1.Pod) ([]*cri.PodSandbox, error) {
+	return node.Runtime.ListPodSandbox(t.Context(), &cri.PodSandboxFilter{
+		LabelSelector: map[string]string{"io.kubernetes.pod.uid": string(pod.UID)},
+	})
 }
 
 func container(pod *corev1.Pod, name string) corev1.ContainerStatus {

@@ -165,7 +165,7 @@ func (p *pod) translationBuffer() (float64, error) {
 }
 
 func (p *pod) values(file string) []string {
-	return p.node.CgroupValues(p.node.CgroupParent(), p.sandbox, file)
+	return fixture.CgroupValues(fixture.PodCgroup(p.node.CgroupParent(), p.sandbox), file)
 }
 
 // valueOf finds a line "key value".
