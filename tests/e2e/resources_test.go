@@ -18,13 +18,14 @@ func TestLimitsAreInTheContainersCgroup(t *testing.T) {
 		CpuQuota:           50_000,
 		CpuShares:          512,
 		MemoryLimitInBytes: 64 << 20,
-		Unified:            map[string]string{"pids.max": "77"},
+		Unified:            map[string]string{"pids.max": "77", "memory.oom.group": "1"},
 	}))
 	equal(t, "cpu.max", c.exec("cat", "/sys/fs/cgroup/cpu.max"), "50000 100000")
 	equal(t, "cpu.weight", c.exec("cat", "/sys/fs/cgroup/cpu.weight"), "59")
 	equal(t, "memory.swap.max", c.exec("cat", "/sys/fs/cgroup/memory.swap.max"), "0")
 	equal(t, "memory.max", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(64<<20))
 	equal(t, "pids.max", c.exec("cat", "/sys/fs/cgroup/pids.max"), "77")
+	equal(t, "memory.oom.group", c.exec("cat", "/sys/fs/cgroup/memory.oom.group"), "1")
 }
 
 func TestUpdatedLimitsAreInTheContainersCgroup(t *testing.T) {
