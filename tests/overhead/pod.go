@@ -18,7 +18,7 @@ const (
 	execBound = 2 * time.Minute
 	// Fills what grows with use: the caches of virtiofsd, QEMU's requests, the emulator's buffer.
 	exercise = `find / -xdev -type f -exec cat {} + >/dev/null 2>&1
-dd if=/dev/zero of=/file bs=1M count=64 2>/dev/null; sync; rm /file`
+dd if=/dev/zero of=/file bs=1M count=64 2>/dev/null; sync; rm /file; sync; sleep 1`
 )
 
 // pod is an idle pod.
