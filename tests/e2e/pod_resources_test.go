@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -101,6 +102,34 @@ func TestMemoryLimitTooLowToBeginIsAnError(t *testing.T) {
 	}
 	contains(t, "the error", err.Error(), c.id, "memory limit")
 	p.idle("next").exec("true")
+}
+
+// The host's kernel finds all memory of a pod in its VM: it is to spare that as it would the container it would spare most.
+func TestHostSparesThePodAsItsContainers(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	score := func(process string) string {
+		t.Helper()
+		found := n.PodProcesses(p.id, process)
+		if len(found) == 0 {
+			t.Fatalf("the pod has no %s", process)
+		}
+		return strings.TrimSpace(mustRead(t, fmt.Sprintf("/proc/%d/oom_score_adj", found[0].PID)))
+	}
+	frontend, err := strconv.Atoi(strings.TrimSpace(mustRead(t, fmt.Sprintf("/proc/%d/oom_score_adj", n.FrontendPID()))))
+	must(t, err)
+	equal(t, "the shim", score("a3s-box-shim"), strconv.Itoa(frontend+1))
+	equal(t, "the VM without containers", score("qemu"), "0")
+	scored := func(name string, score int64) *container {
+		return p.idle(name, limited(&cri.LinuxContainerResources{OomScoreAdj: score}))
+	}
+	scored("first", 700)
+	equal(t, "the VM with a container of 700", score("qemu"), "700")
+	equal(t, "virtiofsd", score("virtiofsd"), "700")
+	second := scored("second", 300)
+	equal(t, "the VM with another of 300", score("qemu"), "300")
+	must(t, p.Runtime.StopContainer(t.Context(), second.id, 5))
+	equal(t, "the VM without that", score("qemu"), "700")
 }
 
 func TestForkBombMeetsItsLimit(t *testing.T) {

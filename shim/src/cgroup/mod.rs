@@ -3,6 +3,7 @@
 
 mod cpuset;
 mod hierarchy;
+mod oom_score;
 mod path;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 pub use cpuset::Cpuset;
+pub use oom_score::stand_behind_parent;
 pub use path::of_pod;
 
 use crate::sys::process::Identity;

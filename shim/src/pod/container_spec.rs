@@ -77,6 +77,12 @@ impl ContainerSpec {
         &self.cpuset
     }
 
+    /// How gladly the kernel kills it when memory is short.
+    pub fn oom_score_adj(&self) -> i32 {
+        let score = self.value["process"]["oomScoreAdj"].as_i64().unwrap_or_default();
+        score.clamp(-1000, 1000) as i32
+    }
+
     /// The host paths that it mounts.
     pub fn binds(&self) -> impl ExactSizeIterator<Item = &Bind> {
         self.binds.iter().map(|(_, bind)| bind)

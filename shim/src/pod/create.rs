@@ -67,8 +67,10 @@ impl Pod {
         match boot(&environment, &spec, (accelerator, size), &cgroup, &mut resources).await {
             Ok(booted) => {
                 info!(kernel = booted.kernel_release, "the guest is ready");
-                Sandbox::new(spec, size, booted, self.host.clone(), resources)
-                    .ok_or(Error::Interrupted("creating the pod"))
+                let sandbox = Sandbox::new(spec, size, booted, self.host.clone(), resources)
+                    .ok_or(Error::Interrupted("creating the pod"))?;
+                sandbox.weigh_nothing().await;
+                Ok(sandbox)
             }
             Err(error) => {
                 resources.release(&self.origin).await;

@@ -11,6 +11,7 @@ mod dns;
 pub mod exec;
 pub mod exit;
 pub mod layout;
+mod oom_scores;
 pub mod process;
 pub mod record;
 mod resources;

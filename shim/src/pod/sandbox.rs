@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::SystemTime};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{boot::Booted, cpusets::Cpusets, resources::Resources, spec::PodSpec};
+use super::{boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec};
 use crate::{
     agent::Agent,
     cgroup::Cgroup,
@@ -36,6 +36,8 @@ pub struct Sandbox {
     pub cgroup: Cgroup,
     /// What its containers name of the host's processors.
     pub cpusets: Mutex<Cpusets>,
+    /// How gladly the kernel would kill each of its containers.
+    pub oom_scores: Mutex<OomScores>,
     /// When it was up.
     pub created: SystemTime,
     /// All that is to be given back; taken by whoever does that.
@@ -67,6 +69,7 @@ impl Sandbox {
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),
+            oom_scores: Mutex::default(),
             created: SystemTime::now(),
             resources: Mutex::new(Some(resources)),
             death: CancellationToken::new(),
