@@ -114,7 +114,8 @@ impl Containers {
             }),
             Err(error) => {
                 let killed = Cgroup::of_pod().oom_kills() > oom_kills;
-                let error = if killed { too_little_memory(&wanted.id, &prepared.spec) } else { error };
+                let error =
+                    if killed { too_little_memory(&error, &wanted.id, &prepared.spec) } else { error };
                 let (storage, id) = (Arc::clone(&self.storage), wanted.id.clone());
                 let undone = blocking(move || undo(&storage, &id, &prepared.rootfs)).await;
                 if let Err(error) = undone {
@@ -188,12 +189,12 @@ impl Containers {
 }
 
 /// A process that the kernel killed while it was made can say nothing itself, and its cgroup is gone already.
-fn too_little_memory(id: &ContainerId, spec: &Spec) -> Error {
+fn too_little_memory(error: &Error, id: &ContainerId, spec: &Spec) -> Error {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let limit = resources.and_then(|resources| resources.memory().as_ref()?.limit());
     let why = match limit {
-        Some(limit) => format!("its memory limit, {limit} bytes, is too low to begin with"),
-        None => "the guest has too little memory to begin it".to_owned(),
+        Some(limit) => format!("its memory limit, {limit} bytes, is too low to begin with: {error}"),
+        None => format!("the guest has too little memory to begin it: {error}"),
     };
     Error::Precondition { object: Object::Container(id.clone()), why }
 }

@@ -13,7 +13,9 @@ impl Container {
     /// # Errors
     /// A kernel refuses one of them.
     pub async fn update(&self, sandbox: &Sandbox, mut resources: Resources) -> Result<()> {
-        sandbox.allow(&self.id, take_cpuset(&mut resources)?).await?;
-        Ok(sandbox.agent.update(&self.id, resources.to_string().into_bytes()).await?)
+        let cpuset = take_cpuset(&mut resources)?;
+        // The guest first: it is the one that may find something wrong.
+        sandbox.agent.update(&self.id, resources.to_string().into_bytes()).await?;
+        sandbox.allow(&self.id, cpuset).await
     }
 }
