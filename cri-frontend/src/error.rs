@@ -113,6 +113,14 @@ pub enum Error {
         /// How long.
         bound: Duration,
     },
+    /// More at once than is kept.
+    #[error("there are {most} {what} already: try again in a minute")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: usize,
+    },
     /// The work's task ended without an answer.
     #[error("the work on this request was given up: {0}")]
     Abandoned(String),
@@ -171,6 +179,7 @@ impl Error {
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
+            Self::TooMany { .. } => Kind::ResourceExhausted,
             Self::File { source, .. } => kind_of_io(source),
             Self::Shim(error) => error.kind(),
             Self::Image(error) => kind_of_image(error.kind()),

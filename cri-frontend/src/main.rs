@@ -10,6 +10,7 @@ mod sandbox;
 mod shim;
 mod state;
 mod stats;
+mod streaming;
 mod undo;
 
 use std::process::ExitCode;

@@ -13,15 +13,6 @@ func TestOtherCallsAreUnimplemented(t *testing.T) {
 	n := onNode(t)
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
-		"Exec": func() error {
-			return firstError(n.Runtime.Exec(ctx, &cri.ExecRequest{ContainerId: "x", Cmd: []string{"x"}, Stdout: true}))
-		},
-		"Attach": func() error {
-			return firstError(n.Runtime.Attach(ctx, &cri.AttachRequest{ContainerId: "x", Stdout: true}))
-		},
-		"PortForward": func() error {
-			return firstError(n.Runtime.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: "x"}))
-		},
 		"ListMetricDescriptors": func() error { return firstError(n.Runtime.ListMetricDescriptors(ctx)) },
 		"ListPodSandboxMetrics": func() error { return firstError(n.Runtime.ListPodSandboxMetrics(ctx)) },
 		"CheckpointContainer": func() error {

@@ -2,6 +2,7 @@
 
 pub mod create;
 mod end;
+pub mod exec;
 pub mod exec_sync;
 pub mod list;
 mod observe;
@@ -9,6 +10,7 @@ mod output;
 pub mod record;
 pub mod remove;
 pub mod reopen_log;
+pub mod shim_socket;
 pub mod start;
 pub mod stop;
 pub mod update;
@@ -91,7 +93,7 @@ impl Container {
     }
 
     /// Refuses unless it runs.
-    fn require_running(&self, action: &str) -> Result<(), Error> {
+    pub fn require_running(&self, action: &str) -> Result<(), Error> {
         self.record.with(|record| match &record.state {
             ContainerState::Running { .. } => Ok(()),
             other => Err(self.wrong_state(format!("is {}: {action} needs a running one", other.describe()))),

@@ -10,7 +10,7 @@ use crate::{
     clock::unix_nanos,
     error::Error,
     node::Node,
-    shim::{CreateTask, Shim},
+    shim::{CreateTask, Shim, Stdin},
 };
 
 /// Starts a created container. A failure is the container's exit, with the reason.
@@ -64,6 +64,11 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
         terminal: record.config.tty,
         output: output.unwrap_or_default(),
         run_as: &record.run_as,
+        stdin: match (record.config.stdin, record.config.stdin_once) {
+            (false, _) => Stdin::Closed,
+            (true, false) => Stdin::Open,
+            (true, true) => Stdin::Once,
+        },
     };
     shim.create(task).await?;
     shim.start(&container.id, None).await?;

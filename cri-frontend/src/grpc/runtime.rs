@@ -13,7 +13,7 @@ use crate::{
     container as containers,
     error::Error,
     node::{Node, health},
-    sandbox as sandboxes, stats as figures,
+    sandbox as sandboxes, stats as figures, streaming,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -211,6 +211,24 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
             stderr: outcome.stderr,
             exit_code: outcome.exit_code,
         })
+    }
+
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let wanted = streaming::exec_request(&self.0, request.into_inner())?;
+        answer(cri::ExecResponse { url: self.0.streaming.url(wanted)? })
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let wanted = streaming::attach_request(&self.0, &request.into_inner())?;
+        answer(cri::AttachResponse { url: self.0.streaming.url(wanted)? })
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        let wanted = streaming::port_forward_request(&self.0, request.into_inner())?;
+        answer(cri::PortForwardResponse { url: self.0.streaming.url(wanted)? })
     }
 
     async fn container_stats(

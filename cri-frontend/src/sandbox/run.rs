@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::unix_nanos,
-    container::exec_sync::SOCKETS,
+    container::shim_socket::SOCKETS,
     error::Error,
     node::{
         Node, files,

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod encode;
+mod forward;
 pub mod listener;
 pub mod ready;
 pub mod status;
@@ -147,6 +148,19 @@ impl agent_ttrpc::Agent for Agent {
         };
         resize().map_err(|error| to_ttrpc(&error))?;
         Ok(agent::ResizePtyResponse::new())
+    }
+
+    async fn hang_up(
+        &self,
+        _: &TtrpcContext,
+        request: agent::HangUpRequest,
+    ) -> Answer<agent::HangUpResponse> {
+        let hang_up = || {
+            let target = Target::parse(request.container_id, request.exec_id)?;
+            self.containers.hang_up(&target.container, target.exec.as_ref())
+        };
+        hang_up().map_err(|error| to_ttrpc(&error))?;
+        Ok(agent::HangUpResponse::new())
     }
 
     async fn update_resources(
