@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/a3s-box/target
 export A3S_BOX_STAGE := $(CURDIR)/target/stage
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup fmt clippy unit build helpers guest stage e2e bench critest kubelet
+.PHONY: help demo test setup fmt clippy unit build helpers guest stage e2e bench overhead critest kubelet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ e2e: stage ## run the end-to-end tests
 
 bench: stage ## measure, and write target/bench.json
 	cd tests && go run ./bench
+
+overhead: stage ## measure what a pod costs, and compare with packaging/kubernetes/runtimeclass.yaml
+	cd tests && go run ./overhead
 
 critest: stage ## run the CRI's conformance tests (crictl and critest must be on PATH)
 	cd tests && go run ./critest

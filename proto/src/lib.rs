@@ -4,6 +4,7 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+pub mod id_set;
 pub mod ids;
 pub mod ports;
 pub mod stdio;

@@ -12,26 +12,20 @@ func limited(resources *cri.LinuxContainerResources) func(*cri.ContainerConfig) 
 	return func(config *cri.ContainerConfig) { config.Linux.Resources = resources }
 }
 
-func TestMemoryLimitKillsTheContainer(t *testing.T) {
-	p := onNode(t).runPod()
-	c := p.shell("main", "tail /dev/zero", limited(&cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}))
-	status := c.exited()
-	equal(t, "exit code", status.ExitCode, 137)
-	equal(t, "reason", status.Reason, "OOMKilled")
-	p.idle("next").exec("true")
-}
-
 func TestLimitsAreInTheContainersCgroup(t *testing.T) {
 	c := onNode(t).runPod().idle("main", limited(&cri.LinuxContainerResources{
 		CpuPeriod:          100_000,
 		CpuQuota:           50_000,
 		CpuShares:          512,
 		MemoryLimitInBytes: 64 << 20,
-		Unified:            map[string]string{"pids.max": "77"},
+		Unified:            map[string]string{"pids.max": "77", "memory.oom.group": "1"},
 	}))
 	equal(t, "cpu.max", c.exec("cat", "/sys/fs/cgroup/cpu.max"), "50000 100000")
+	equal(t, "cpu.weight", c.exec("cat", "/sys/fs/cgroup/cpu.weight"), "59")
+	equal(t, "memory.swap.max", c.exec("cat", "/sys/fs/cgroup/memory.swap.max"), "0")
 	equal(t, "memory.max", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(64<<20))
 	equal(t, "pids.max", c.exec("cat", "/sys/fs/cgroup/pids.max"), "77")
+	equal(t, "memory.oom.group", c.exec("cat", "/sys/fs/cgroup/memory.oom.group"), "1")
 }
 
 func TestUpdatedLimitsAreInTheContainersCgroup(t *testing.T) {
@@ -47,14 +41,6 @@ func TestUpdatedLimitsAreInTheContainersCgroup(t *testing.T) {
 func TestVMHasTheSizeThatAnnotationsAskFor(t *testing.T) {
 	p := onNode(t).runPod(annotated("a3s.box/vcpus", "2"), annotated("a3s.box/memory-mb", "320"))
 	p.hasSize("2", 320)
-}
-
-func TestVMHasRoomForThePodsLimits(t *testing.T) {
-	p := onNode(t).runPod(func(config *cri.PodSandboxConfig) {
-		config.Linux.Resources = &cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 150_000, MemoryLimitInBytes: 256 << 20}
-	})
-	const overhead = 64
-	p.hasSize("2", 256+overhead)
 }
 
 // hasSize looks at the VM from within. The kernel keeps some of the memory for itself.

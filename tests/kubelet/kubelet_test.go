@@ -3,136 +3,210 @@ package kubelet
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/json"
+	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"a3s.box/tests/fixture"
-	"a3s.box/tests/images"
 )
 
 const patience = 2 * time.Minute
 
-const manifest = `apiVersion: v1
-kind: Pod
-metadata:
-  name: static
-  namespace: default
-  labels: {app: static}
-spec:
-  enableServiceLinks: false
-  terminationGracePeriodSeconds: 1
-  # A RuntimeClass would set it: what QEMU and the guest need besides the containers, an emulator's code buffer included.
-  overhead: {cpu: 100m, memory: 320Mi}
-  containers:
-  - name: main
-    image: %s
-    imagePullPolicy: IfNotPresent
-    command: [sh, -c, 'echo hello from $(uname -r); cat /config/greeting; exec httpd -f -p 8080 -h /www']
-    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
-    livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1}
-    resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}
-    volumeMounts: [{name: config, mountPath: /config}]
-  volumes: [{name: config, hostPath: {path: %s}}]
-`
+//go:embed pod.yaml
+var manifest string
 
-func TestStaticPodRunsThroughKubelet(t *testing.T) {
-	node, err := fixture.Start(t.Context(), fixture.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the frontend's log:\n%s", node.Log(0))
-		}
-		if err := node.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+func TestStaticPodLivesThroughKubelet(t *testing.T) {
+	node := startNode(t)
 	k := startKubelet(t, node)
 	config := node.Path("config")
 	must(t, os.Mkdir(config, 0o755))
 	must(t, os.WriteFile(filepath.Join(config, "greeting"), []byte("a file of the host\n"), 0o644))
-	static := filepath.Join(k.manifests, "static.yaml")
-	must(t, os.WriteFile(static, fmt.Appendf(nil, manifest, images.Busybox, config), 0o644))
+	k.add(t, "static", manifest, "HOST_DIR", config)
 
-	pod := k.readyPod(t)
+	pod := k.until(t, "static", "a ready pod", ready)
+
+	t.Run("probes and volumes", func(t *testing.T) { k.checkVolumes(t, pod) })
+	t.Run("logs", func(t *testing.T) { k.checkLogs(t, pod) })
+	t.Run("restarts", func(t *testing.T) { checkRestarts(t, pod) })
+	t.Run("statistics", func(t *testing.T) { k.checkStatistics(t) })
+
+	t.Run("a pod within limits and overhead", func(t *testing.T) { k.checkGuaranteed(t, node) })
+
+	k.remove(t, "static")
+	k.ends(t, node, pod)
+}
+
+func startNode(t *testing.T) *fixture.Node {
+	t.Helper()
+	node, err := fixture.Start(t.Context(), fixture.Options{})
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the frontend's log:\n%s", node.Log(0))
+		}
+		// By now kubelet has ended, and what it keeps on its own account is gone.
+		if err := errors.Join(node.Leaks(context.Background()), node.Close(context.Background())); err != nil {
+			t.Error(err)
+		}
+	})
+	return node
+}
+
+func ready(pod *corev1.Pod) error {
+	if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) != len(pod.Spec.Containers) {
+		return fmt.Errorf("%s", pod.Status.Phase)
+	}
+	for _, status := range pod.Status.ContainerStatuses {
+		if !status.Ready {
+			return fmt.Errorf("%s is not ready: %+v", status.Name, status.State)
+		}
+	}
+	return nil
+}
+
+// The init container wrote the page into the emptyDir that it shares with the web server.
+func (k *kubelet) checkVolumes(t *testing.T, pod *corev1.Pod) {
 	page, err := get(&http.Client{Timeout: 5 * time.Second}, "http://"+net.JoinHostPort(pod.Status.PodIP, "8080")+"/")
 	must(t, err)
 	if page != "hello from a pod\n" {
 		t.Errorf("the pod's page is %q", page)
 	}
-	log, err := get(k.client, fmt.Sprintf("%s/containerLogs/default/%s/main", k.address, pod.Name))
-	must(t, err)
-	var release string
-	if _, err := fmt.Sscanf(log, "hello from %s\na file of the host\n", &release); err != nil {
-		t.Errorf("the log is %q: %v", log, err)
+	work := filepath.Join(k.root, "pods", string(pod.UID), "volumes/kubernetes.io~empty-dir/work/index.html")
+	if text, err := os.ReadFile(work); err != nil || string(text) != page {
+		t.Errorf("the emptyDir on the host: %q, %v", text, err)
 	}
+}
 
-	must(t, os.Remove(static))
-	must(t, fixture.Until(t.Context(), patience, "kubelet to remove the pod", func() error {
-		pods, err := node.Runtime.ListPodSandbox(t.Context(), nil)
-		for _, one := range pods {
-			// What kubelet keeps of a dead pod it collects minutes later.
-			if one.State == 0 {
+func (k *kubelet) checkLogs(t *testing.T, pod *corev1.Pod) {
+	log := func(container, query string) string {
+		text, err := get(k.client, fmt.Sprintf("%s/containerLogs/default/%s/%s?%s", k.address, pod.Name, container, query))
+		must(t, err)
+		return text
+	}
+	if text := log("prepare", ""); text != "prepared\n" {
+		t.Errorf("the init container's log is %q", text)
+	}
+	var release string
+	text := log("limited", "")
+	if _, err := fmt.Sscanf(text, "hello from %s\na file of the host\n", &release); err != nil {
+		t.Errorf("the log is %q: %v", text, err)
+	}
+	for query, want := range map[string]string{"": "run 3 of", "previous=true": "run 2 of"} {
+		if text := log("unlimited", query); !strings.HasPrefix(text, want) || !strings.Contains(text, `app="static"`) {
+			t.Errorf("the log of the third run (%q) is %q", query, text)
+		}
+	}
+}
+
+func checkRestarts(t *testing.T, pod *corev1.Pod) {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if ended := status.State.Terminated; ended == nil || ended.ExitCode != 0 || ended.Reason != "Completed" {
+			t.Errorf("the init container: %+v", status.State)
+		}
+	}
+	crashed := container(pod, "unlimited")
+	last := crashed.LastTerminationState.Terminated
+	if crashed.RestartCount != 2 || last == nil || last.ExitCode != 3 || last.Reason != "Error" {
+		t.Errorf("%d restarts, the last end: %+v", crashed.RestartCount, last)
+	}
+	// Kubelet's first back-off is 10 s, and times are whole seconds.
+	const heldBack = 9 * time.Second
+	if running := crashed.State.Running; last != nil && running.StartedAt.Sub(last.FinishedAt.Time) < heldBack {
+		t.Errorf("ended %s, started again %s", last.FinishedAt, running.StartedAt)
+	}
+	if restarts := container(pod, "limited").RestartCount; restarts != 0 {
+		t.Errorf("the other container was restarted %d times", restarts)
+	}
+}
+
+// checkStatistics waits until the summary, which is taken every ten seconds, has what the pod is known to use.
+func (k *kubelet) checkStatistics(t *testing.T) {
+	const mib = 1 << 20
+	must(t, fixture.Until(t.Context(), patience, "true figures", func() error {
+		var summary stats.Summary
+		if err := k.read("/stats/summary", &summary); err != nil {
+			return err
+		}
+		if len(summary.Pods) != 1 || len(summary.Pods[0].Containers) != 2 {
+			return fmt.Errorf("%+v", summary.Pods)
+		}
+		pod := summary.Pods[0]
+		figures := map[string]stats.ContainerStats{}
+		for _, one := range pod.Containers {
+			figures[one.Name] = one
+		}
+		limited, unlimited := figures["limited"], figures["unlimited"]
+		for _, figure := range []struct {
+			what        string
+			value       *uint64
+			least, most uint64
+		}{
+			{"memory of the limited container", memory(limited.Memory), 16 * mib, 64 * mib},
+			{"memory of the unlimited container", memory(unlimited.Memory), 16 << 10, 16 * mib},
+			{"memory of the pod", memory(pod.Memory), 16 * mib, 192 * mib},
+			{"writable layer of the limited container", used(limited.Rootfs), 8 * mib, 12 * mib},
+			{"writable layer of the unlimited container", used(unlimited.Rootfs), 0, mib},
+			{"processor time of the limited container", processor(limited.CPU), 1_000_000, 120_000_000_000},
+			{"processor time of the pod", processor(pod.CPU), 1_000_000, 240_000_000_000},
+			{"bytes received", received(pod.Network), 100, 64 * mib},
+			{"processes of the pod", processes(pod.ProcessStats), 2, 200},
+		} {
+			if figure.value == nil || *figure.value < figure.least || *figure.value > figure.most {
+				return fmt.Errorf("%s: %s, expected from %d to %d", figure.what, shown(figure.value), figure.least, figure.most)
+			}
+		}
+		return nil
+	}))
+}
+
+// ends waits until kubelet has ended the pod and given its volumes back.
+func (k *kubelet) ends(t *testing.T, node *fixture.Node, pod *corev1.Pod) {
+	var sandboxes []*cri.PodSandbox
+	must(t, fixture.Until(t.Context(), patience, "kubelet to end the pod", func() (err error) {
+		sandboxes, err = sandboxesOf(t, node, pod)
+		for _, one := range sandboxes {
+			if one.State == cri.PodSandboxState_SANDBOX_READY {
 				return errors.New("it is ready")
 			}
 		}
 		return err
 	}))
-}
-
-// readyPod waits until kubelet reports its one pod as running and ready.
-func (k *kubelet) readyPod(t *testing.T) corev1.Pod {
-	t.Helper()
-	var pods corev1.PodList
-	must(t, fixture.Until(t.Context(), patience, "kubelet to report a ready pod", func() error {
-		text, err := get(k.client, k.address+"/pods")
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal([]byte(text), &pods); err != nil {
-			return err
-		}
-		if len(pods.Items) != 1 {
-			return fmt.Errorf("%d pods", len(pods.Items))
-		}
-		status := pods.Items[0].Status
-		if status.Phase != corev1.PodRunning || len(status.ContainerStatuses) != 1 || !status.ContainerStatuses[0].Ready {
-			return fmt.Errorf("%s: %v", status.Phase, status.ContainerStatuses)
+	must(t, fixture.Until(t.Context(), patience, "kubelet to give the volumes back", func() error {
+		if _, err := os.Stat(filepath.Join(k.root, "pods", string(pod.UID))); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the pod's directory is there (%v)", err)
 		}
 		return nil
 	}))
-	return pods.Items[0]
+	// What kubelet keeps of a dead pod it would collect minutes later.
+	for _, one := range sandboxes {
+		must(t, node.Runtime.RemovePodSandbox(t.Context(), one.Id))
+	}
 }
 
-func insecureClient() *http.Client {
-	// Kubelet makes a certificate of its own.
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-	return &http.Client{Timeout: 10 * time.Second, Transport: transport}
+func sandboxesOf(t *testing.T, node *fixture.Node, pod *corev1.Pod) ([]*cri.PodSandbox, error) {
+	return node.Runtime.ListPodSandbox(t.Context(), &cri.PodSandboxFilter{
+		LabelSelector: map[string]string{"io.kubernetes.pod.uid": string(pod.UID)},
+	})
 }
 
-func get(client *http.Client, url string) (string, error) {
-	response, err := client.Get(url)
-	if err != nil {
-		return "", err
+func container(pod *corev1.Pod, name string) corev1.ContainerStatus {
+	for _, status := range pod.Status.ContainerStatuses {
+		if status.Name == name {
+			return status
+		}
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
-	}
-	return string(body), err
+	return corev1.ContainerStatus{}
 }
 
 func must(t *testing.T, err error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
 )
 
 const configuration = `apiVersion: kubelet.config.k8s.io/v1beta1
@@ -35,14 +36,19 @@ volumePluginDir: %[6]s
 fileCheckFrequency: 1s
 syncFrequency: 1s
 featureGates: {PodAndContainerStatsFromCRI: true}
+cpuManagerPolicy: static
+kubeReserved: {cpu: 100m}
 evictionHard: {memory.available: 1Mi, nodefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.available: 0%%}
 `
+
+const nodeName = "test-node"
 
 // What kubelet sets on the host.
 var sysctls = []string{"vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"}
 
 type kubelet struct {
 	manifests string
+	root      string
 	address   string
 	client    *http.Client
 }
@@ -53,6 +59,7 @@ func startKubelet(t *testing.T, node *fixture.Node) *kubelet {
 	program := buildKubelet(t)
 	k := &kubelet{manifests: node.Path("manifests"), client: insecureClient()}
 	root, logs, plugins := node.Path("kubelet"), node.Path("pod-logs"), node.Path("plugins")
+	k.root = root
 	for _, dir := range []string{k.manifests, root, logs, plugins} {
 		must(t, os.Mkdir(dir, 0o755))
 	}
@@ -67,7 +74,7 @@ func startKubelet(t *testing.T, node *fixture.Node) *kubelet {
 	log, err := os.Create(node.Path("kubelet.log"))
 	must(t, err)
 	command := exec.Command(program, "--config", file, "--root-dir", root, "--cert-dir", filepath.Join(root, "pki"),
-		"--hostname-override", "test-node", "--node-ip", "127.0.0.1", "--system-cgroups=", "--kubelet-cgroups=")
+		"--hostname-override", nodeName, "--node-ip", "127.0.0.1", "--system-cgroups=", "--kubelet-cgroups=")
 	command.Stdout, command.Stderr = log, log
 	must(t, command.Start())
 	t.Cleanup(func() {
@@ -75,11 +82,32 @@ func startKubelet(t *testing.T, node *fixture.Node) *kubelet {
 		_ = command.Wait()
 		_ = log.Close()
 		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("kubelet's log:\n%s", text[max(0, len(text)-16<<10):])
+			t.Logf("kubelet's log:\n%s", tail(log.Name()))
 		}
 	})
 	return k
+}
+
+// tail is the end of kubelet's log, without what a standalone kubelet says every second.
+func tail(path string) string {
+	text, _ := os.ReadFile(path)
+	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool {
+		return strings.Contains(line, "Creating a mirror pod") || strings.Contains(line, "node status fields")
+	})
+	return strings.Join(lines[max(0, len(lines)-200):], "\n")
+}
+
+// add gives kubelet a manifest, in which words are replaced.
+func (k *kubelet) add(t *testing.T, name, manifest string, replacements ...string) {
+	t.Helper()
+	text := strings.NewReplacer(append(replacements, "IMAGE", images.Busybox)...).Replace(manifest)
+	must(t, os.WriteFile(filepath.Join(k.manifests, name+".yaml"), []byte(text), 0o644))
+}
+
+// remove takes it away again.
+func (k *kubelet) remove(t *testing.T, name string) {
+	t.Helper()
+	must(t, os.Remove(filepath.Join(k.manifests, name+".yaml")))
 }
 
 func buildKubelet(t *testing.T) string {

@@ -19,6 +19,7 @@ mod seccomp;
 mod seccomp_default;
 mod security;
 pub mod stop_signal;
+mod update;
 mod user;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use oci_spec::{
 pub use error::{Kind, SpecError};
 pub use exec::exec_process;
 pub use sandbox::{check_sandbox, check_sysctls};
+pub use update::{applied, updated};
 pub use user::UserLookup;
 
 /// The version of the runtime specification that is written.

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
-use a3s_box_proto::cri::{ContainerConfig, LinuxContainerResources};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use a3s_box_proto::{
+    cri::{ContainerConfig, LinuxContainerResources, PodSandboxConfig},
+    id_set::IdSet,
+};
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources};
 
 use crate::{
     Input, check, devices,
@@ -17,6 +20,10 @@ const PIDS_ANNOTATION: &str = "a3s.box/pids-limit";
 const PIDS_KEY: &str = "pids.max";
 /// Controllers whose files mean the same in the guest as on the host.
 const UNIFIED: [&str; 3] = ["cpu.", "memory.", "pids."];
+/// The guest's size of huge pages, as CRI writes it.
+const HUGEPAGE: &str = "2MB";
+const HUGEPAGE_BYTES: u64 = 2 << 20;
+const OTHER_HUGEPAGES: &str = "the guest's huge pages are of 2MB";
 /// Longer than any value of a cgroup file that a request could set.
 const MAX_UNIFIED: usize = 4096;
 
@@ -24,15 +31,11 @@ const MAX_UNIFIED: usize = 4096;
 pub(crate) fn resources(input: &Input<'_>, privileged: bool) -> Result<LinuxResources, SpecError> {
     let none = LinuxContainerResources::default();
     let asked = of_container(input.container).unwrap_or(&none);
-    if let Some(limit) = asked.hugepage_limits.iter().find(|limit| limit.limit > 0) {
-        let field = format!("hugepage_limits[{}]", check::shown(&limit.page_size));
-        return Err(unsupported(field, "the guest has no huge pages of its own yet"));
-    }
     let mut resources = LinuxResources::default();
-    // cpuset_cpus and cpuset_mems name CPUs and nodes of the host, so they are no business of the guest.
     resources
         .set_cpu(Some(cpu(asked)?))
         .set_memory(Some(memory(asked)?))
+        .set_hugepage_limits(Some(hugepages(input, asked)?))
         .set_pids(Some(pids(input, asked)?))
         .set_unified(Some(unified(asked)?))
         .set_devices(Some(devices::rules(input.container, privileged)?));
@@ -68,10 +71,72 @@ fn cpu(asked: &LinuxContainerResources) -> Result<LinuxCpu, SpecError> {
         return Err(invalid("cpu_quota", format!("{} is neither positive nor -1", asked.cpu_quota)));
     }
     let mut cpu = LinuxCpu::default();
+    // The two cpusets name processors and nodes of the host: the shim takes them for the pod's cgroup there.
     cpu.set_shares(positive("cpu_shares", asked.cpu_shares)?)
         .set_period(positive("cpu_period", asked.cpu_period)?)
-        .set_quota(quota);
+        .set_quota(quota)
+        .set_cpus(ids("cpuset_cpus", &asked.cpuset_cpus)?)
+        .set_mems(ids("cpuset_mems", &asked.cpuset_mems)?);
     Ok(cpu)
+}
+
+fn ids(field: &str, text: &str) -> Result<Option<String>, SpecError> {
+    let ids: IdSet = text.parse().map_err(|error| invalid(field, format!("{error}")))?;
+    Ok((!ids.is_empty()).then(|| ids.to_string()))
+}
+
+/// Huge pages come from the pod's own pool, which is reserved when its VM boots.
+fn hugepages(
+    input: &Input<'_>,
+    asked: &LinuxContainerResources,
+) -> Result<Vec<LinuxHugepageLimit>, SpecError> {
+    let pool = hugepage_pool(input.sandbox)?;
+    let mut limits = Vec::new();
+    for wish in &asked.hugepage_limits {
+        let field = || format!("hugepage_limits[{}]", check::shown(&wish.page_size));
+        match wish.page_size.as_str() {
+            HUGEPAGE if wish.limit > pool => {
+                let reason = format!(
+                    "{} bytes are more than the pod's pool of {pool}, which is reserved when its VM boots, from the \
+                     hugepage_limits of the pod sandbox's own resources",
+                    wish.limit
+                );
+                return Err(unsupported(field(), reason));
+            }
+            HUGEPAGE => {
+                let limit = i64::try_from(wish.limit).map_err(|_| invalid(field(), "it is no limit"))?;
+                let mut entry = LinuxHugepageLimit::default();
+                entry.set_page_size(HUGEPAGE.to_owned()).set_limit(limit);
+                limits.push(entry);
+            }
+            _ if wish.limit > 0 => return Err(unsupported(field(), OTHER_HUGEPAGES)),
+            // kubelet names every size that the host has.
+            _ => {}
+        }
+    }
+    Ok(limits)
+}
+
+/// Bytes of huge pages that a pod asks for.
+///
+/// # Errors
+/// The guest has none of that size, or they are no whole number.
+pub(crate) fn hugepage_pool(sandbox: &PodSandboxConfig) -> Result<u64, SpecError> {
+    let resources = sandbox.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let mut pool = 0;
+    for wish in
+        resources.iter().flat_map(|resources| &resources.hugepage_limits).filter(|wish| wish.limit > 0)
+    {
+        let field = format!("resources.hugepage_limits[{}]", check::shown(&wish.page_size));
+        if wish.page_size != HUGEPAGE {
+            return Err(unsupported(field, OTHER_HUGEPAGES));
+        }
+        if !wish.limit.is_multiple_of(HUGEPAGE_BYTES) {
+            return Err(invalid(field, format!("{} bytes are no whole number of pages", wish.limit)));
+        }
+        pool = wish.limit;
+    }
+    Ok(pool)
 }
 
 fn memory(asked: &LinuxContainerResources) -> Result<LinuxMemory, SpecError> {
@@ -81,6 +146,9 @@ fn memory(asked: &LinuxContainerResources) -> Result<LinuxMemory, SpecError> {
         if let Some(value) = value.filter(|value| *value < -1) {
             return Err(invalid(field, format!("{value} is neither positive nor -1")));
         }
+    }
+    if limit.is_none() && swap.is_some_and(|swap| swap != -1) {
+        return Err(invalid("memory_swap_limit_in_bytes", "it is given without memory_limit_in_bytes"));
     }
     if let (Some(limit), Some(swap)) = (limit, swap)
         && swap != -1

@@ -6,6 +6,7 @@ use crate::{
     check,
     error::{SpecError, invalid, unsupported},
     namespaces::{check_user_namespace, mode},
+    resources::hugepage_pool,
 };
 
 /// Beginnings of sysctls that the kernel keeps for each namespace: kubelet's list.
@@ -18,9 +19,11 @@ const MAX_SYSCTL: usize = 4096;
 /// Refuses a pod that no MicroVM can be.
 ///
 /// # Errors
-/// It asks for namespaces of the host, a user namespace, or sysctls that are not its own; the message says why not.
+/// It asks for namespaces of the host, a user namespace, huge pages that the guest lacks, or sysctls that are not its
+/// own; the message says why not.
 pub fn check_sandbox(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
     let Some(linux) = &sandbox.linux else { return Ok(()) };
+    hugepage_pool(sandbox)?;
     for (name, value) in &linux.sysctls {
         check::text(&format!("sysctls[{}]", check::shown(name)), value, MAX_SYSCTL)?;
     }

@@ -513,7 +513,7 @@ fn profiles_of_the_node_are_refused_in_both_spellings() {
 }
 
 #[test]
-fn limits_reach_the_cgroup_and_host_cpus_do_not() {
+fn limits_reach_the_cgroup() {
     let spec = with(|request| {
         *request.resources() = LinuxContainerResources {
             cpu_shares: 512,
@@ -531,7 +531,9 @@ fn limits_reach_the_cgroup_and_host_cpus_do_not() {
     let resources = linux(&spec).resources().clone().unwrap();
     let cpu = resources.cpu().clone().unwrap();
     assert_eq!((cpu.shares(), cpu.quota(), cpu.period()), (Some(512), Some(50_000), Some(100_000)));
-    assert_eq!((cpu.cpus(), cpu.mems()), (&None, &None));
+    assert_eq!((cpu.cpus().as_deref(), cpu.mems().as_deref()), (Some("0-63"), Some("7")));
+    let hugepages = resources.hugepage_limits().clone().unwrap();
+    assert_eq!((hugepages[0].page_size().as_str(), hugepages[0].limit()), ("2MB", 0));
     let memory = resources.memory().unwrap();
     assert_eq!((memory.limit(), memory.swap()), (Some(1 << 26), Some(1 << 26)), "no swap unless asked for");
     assert_eq!(resources.pids().unwrap().limit(), 77);
@@ -568,6 +570,12 @@ fn resources_that_make_no_sense_are_refused_by_name() {
     refused(&["hugepage_limits", "2MB"], |request| {
         request.resources().hugepage_limits = vec![cri::HugepageLimit { page_size: "2MB".into(), limit: 1 }];
     });
+    for wrong in ["0-", "many", "0-4000000000"] {
+        refused(&["cpuset_cpus", wrong], |request| request.resources().cpuset_cpus = wrong.into());
+    }
+    refused(&["memory_swap_limit", "memory_limit"], |request| {
+        request.resources().memory_swap_limit_in_bytes = 1;
+    });
     refused(&["cpu_shares", "-5"], |request| request.resources().cpu_shares = -5);
     refused(&["cpu_quota", "-5"], |request| request.resources().cpu_quota = -5);
     refused(&["memory_swap_limit"], |request| {
@@ -582,6 +590,35 @@ fn resources_that_make_no_sense_are_refused_by_name() {
     refused(&["a3s.box/vcpus"], |request| {
         request.container.annotations.insert("a3s.box/vcpus".into(), "2".into());
     });
+}
+
+#[test]
+fn huge_pages_come_from_the_pods_own_pool() {
+    let pages = |size: &str, limit| vec![cri::HugepageLimit { page_size: size.into(), limit }];
+    let pool = |request: &mut Request, size: &str, limit| {
+        let linux = request.sandbox.linux.get_or_insert_default();
+        linux.resources.get_or_insert_default().hugepage_limits = pages(size, limit);
+    };
+    let spec = with(|request| {
+        pool(request, "2MB", 4 << 20);
+        request.resources().hugepage_limits = [pages("2MB", 2 << 20), pages("1GB", 0)].concat();
+    });
+    let limits = linux(&spec).resources().as_ref().unwrap().hugepage_limits().clone().unwrap();
+    assert_eq!(limits.len(), 1, "of sizes that the guest has");
+    assert_eq!(limits[0].limit(), 2 << 20);
+    refused(&["hugepage_limits", "2MB", "pool of 4194304"], |request| {
+        pool(request, "2MB", 4 << 20);
+        request.resources().hugepage_limits = pages("2MB", 6 << 20);
+    });
+    refused(&["hugepage_limits", "1GB", "2MB"], |request| {
+        request.resources().hugepage_limits = pages("1GB", 1 << 30);
+    });
+    for (size, limit, word) in [("1GB", 1 << 30, "2MB"), ("2MB", 3 << 20, "whole number")] {
+        let mut request = Request::new();
+        pool(&mut request, size, limit);
+        let error = crate::check_sandbox(&request.sandbox).unwrap_err().to_string();
+        assert!(error.contains(size) && error.contains(word), "{error}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
 use super::{
-    Container, ContainerRecord, ContainerState, MIRROR,
+    Container, ContainerRecord, ContainerState, MIRROR, cpuset,
     record::{ImageUse, RunAs, StopSignal, unique_name},
 };
 use crate::{
@@ -116,6 +116,7 @@ async fn record(
     let pod = sandbox.record.with(|record| record.config.clone());
     let log_path = log_path(&pod, &draft.config)?;
     let made = specify(node, sandbox, &draft.id, &draft.config, &draft.image)?;
+    cpuset::check(&draft.config).await?;
     hold_image(node, &draft, undo)?;
     let record = ContainerRecord {
         id: draft.id,

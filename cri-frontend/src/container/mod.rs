@@ -1,5 +1,6 @@
 //! Containers: what runs inside a pod's MicroVM.
 
+mod cpuset;
 pub mod create;
 mod end;
 pub mod exec;

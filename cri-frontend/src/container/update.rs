@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use a3s_box_proto::cri::LinuxContainerResources;
+use a3s_box_spec::updated;
 
 use super::{
-    Container, MIRROR,
+    Container, MIRROR, cpuset,
     create::{SPEC, encode, specify},
 };
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
     node::{Node, files},
 };
 
-/// Sets the limits of a container that runs, or is to run.
+/// Changes limits of a container: those that the request names, and no others. One that does not run only remembers
+/// them.
 pub async fn update(node: &Arc<Node>, id: &str, resources: LinuxContainerResources) -> Result<(), Error> {
     let container = node.containers.get(id)?;
     let owner = node.clone();
@@ -26,11 +28,14 @@ pub async fn update(node: &Arc<Node>, id: &str, resources: LinuxContainerResourc
 
 async fn apply(node: &Node, container: &Container, resources: LinuxContainerResources) -> Result<(), Error> {
     let record = container.record.get();
-    if record.state.is_exited() {
-        return Err(container.wrong_state("has exited: it has no limits to update"));
-    }
     let mut config = (*record.config).clone();
-    config.linux.get_or_insert_default().resources = Some(resources);
+    let linux = config.linux.get_or_insert_default();
+    linux.resources = Some(updated(&linux.resources.take().unwrap_or_default(), resources));
+    cpuset::check(&config).await?;
+    if record.state.is_exited() {
+        let config = Arc::new(config);
+        return Ok(container.record.commit(&node.db, |record| record.config = config).await?);
+    }
     let sandbox = container.pod(node)?;
     let image = node
         .images

@@ -99,6 +99,7 @@ impl Containers {
         let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
         let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));
         let prepared = blocking(prepare).await.of(object)??;
+        let oom_kills = Cgroup::of_pod().oom_kills();
         match self.launch(&wanted, &prepared).await.of(object) {
             Ok((init, conversation)) => Ok(Container {
                 cgroup: Cgroup::of_container(&wanted.id),
@@ -112,6 +113,8 @@ impl Containers {
                 state: tokio::sync::RwLock::new(State::Created(conversation)),
             }),
             Err(error) => {
+                let killed = Cgroup::of_pod().oom_kills() > oom_kills;
+                let error = if killed { too_little_memory(&wanted.id, &prepared.spec) } else { error };
                 let (storage, id) = (Arc::clone(&self.storage), wanted.id.clone());
                 let undone = blocking(move || undo(&storage, &id, &prepared.rootfs)).await;
                 if let Err(error) = undone {
@@ -182,6 +185,17 @@ impl Containers {
         };
         adopt(pid, &launch, stdio).map(|process| (process, conversation))
     }
+}
+
+/// A process that the kernel killed while it was made can say nothing itself, and its cgroup is gone already.
+fn too_little_memory(id: &ContainerId, spec: &Spec) -> Error {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let limit = resources.and_then(|resources| resources.memory().as_ref()?.limit());
+    let why = match limit {
+        Some(limit) => format!("its memory limit, {limit} bytes, is too low to begin with"),
+        None => "the guest has too little memory to begin it".to_owned(),
+    };
+    Error::Precondition { object: Object::Container(id.clone()), why }
 }
 
 /// A process that cannot be watched is ended: nobody would ever learn of it.

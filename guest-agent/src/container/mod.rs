@@ -3,6 +3,7 @@
 pub mod create;
 pub mod delete;
 pub mod exec;
+mod limits;
 pub mod process_spec;
 pub mod signal;
 pub mod spec;

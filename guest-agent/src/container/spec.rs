@@ -7,7 +7,7 @@ use oci_spec::runtime::{
     Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root, RootBuilder, Spec, User,
 };
 
-use super::process_spec;
+use super::{limits, process_spec};
 use crate::{error::Error, paths, volume};
 
 /// Which processes a container sees.
@@ -94,6 +94,9 @@ pub fn adapt(mut spec: Spec, id: &ContainerId, pid_namespace: Option<PathBuf>) -
 
 fn adapt_linux(linux: &mut Linux, id: &ContainerId, pid_namespace: Option<PathBuf>) -> Result<(), Error> {
     linux.set_cgroups_path(Some(PathBuf::from(format!("/pod/{id}"))));
+    if let Some(resources) = linux.resources_mut() {
+        limits::adapt(resources)?;
+    }
     let entries = linux.namespaces().clone().unwrap_or_default();
     linux.set_namespaces(Some(adapt_namespaces(&entries, pid_namespace)?));
     // Set for the pod by the agent, which owns these namespaces.

@@ -6,7 +6,7 @@ use a3s_box_proto::ids::ContainerId;
 use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager};
 use oci_spec::runtime::LinuxResources;
 
-use super::{Container, Containers};
+use super::{Container, Containers, limits};
 use crate::{
     cgroup::{Cgroup, limit_of, value_of},
     error::{Error, Failed, For, blocking},
@@ -177,6 +177,7 @@ impl Container {
     pub async fn update(self: &Arc<Self>, resources: &[u8]) -> Result<(), Error> {
         let mut resources: LinuxResources =
             serde_json::from_slice(resources).map_err(|error| Error::invalid("resources", error))?;
+        limits::adapt(&mut resources)?;
         // libcgroups replaces the device filter with each change: without rules by one that allows nearly nothing.
         let own = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         resources.set_devices(own.and_then(|own| own.devices().clone()));

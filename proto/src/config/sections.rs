@@ -102,6 +102,8 @@ pub struct Vm {
     pub default_memory_mb: u64,
     /// Added to the pod's memory limit for the guest's kernel and agent.
     pub guest_overhead_mb: u64,
+    /// What VMM, helpers and shim take of the host besides the guest's memory and TCG's buffer.
+    pub host_overhead_mb: u64,
     /// No pod gets more, whatever it asks for.
     pub max_vcpus: u32,
     /// The most memory of a VM, MiB.
@@ -129,6 +131,7 @@ impl Default for Vm {
             default_vcpus: 1,
             default_memory_mb: 256,
             guest_overhead_mb: 64,
+            host_overhead_mb: 48,
             max_vcpus: 32,
             max_memory_mb: 65_536,
             boot_timeout_s: 30,

@@ -25,7 +25,7 @@ use ttrpc::asynchronous::{Server, transport::Listener};
 
 use super::{Arguments, log};
 use crate::{
-    cgroup::Origin,
+    cgroup::{Origin, stand_behind_parent},
     error::{Error, Result, Step},
     pod::{Pod, layout::Layout},
     service::{control::ControlService, sandbox::SandboxService, task::TaskService},
@@ -115,6 +115,9 @@ fn limit_this_process() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
     }
     umask(Mode::from_raw_mode(0o022));
+    if let Err(error) = stand_behind_parent() {
+        tracing::warn!(%error, "oom_score_adj stays as the frontend's");
+    }
     // virtiofsd inherits it, and holds a descriptor for what the guest has open.
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::debug;
+
 use crate::sys::mount::{self, MountPoint};
 
 /// A mounted hierarchy.
@@ -46,6 +48,9 @@ impl Hierarchy {
     pub fn join(&self, path: &Path) -> io::Result<PathBuf> {
         let directory = self.root.join(path);
         fs::create_dir_all(&directory)?;
+        if self.controllers.is_empty() {
+            self.enable_controllers(path);
+        }
         if self.controllers.split(',').any(|controller| controller == "cpuset") {
             self.inherit_cpuset(path)?;
         }
@@ -55,6 +60,23 @@ impl Hierarchy {
             return Err(error);
         }
         Ok(directory)
+    }
+
+    /// Version 2 gives a cgroup only the controllers that all above it hand on. One that cannot be had is missed where
+    /// it is needed.
+    fn enable_controllers(&self, path: &Path) {
+        let mut directory = self.root.clone();
+        for component in path {
+            let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+            for controller in available.split_ascii_whitespace() {
+                // One at a time: the kernel takes all of a list or none.
+                let written = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+                if let Err(error) = written {
+                    debug!(cgroup = %directory.display(), controller, %error, "is not handed on");
+                }
+            }
+            directory.push(component);
+        }
     }
 
     /// Version 1 lets no process into a cgroup whose processors and memory nodes were never set.
@@ -76,6 +98,22 @@ impl Hierarchy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_2_hands_on_all_controllers_down_to_the_parent() {
+        let root = tempfile::tempdir().unwrap();
+        let parent = root.path().join("kubepods");
+        fs::create_dir(&parent).unwrap();
+        for directory in [root.path(), &parent] {
+            fs::write(directory.join("cgroup.controllers"), "cpuset memory\n").unwrap();
+        }
+        let hierarchy = Hierarchy { root: root.path().to_owned(), controllers: String::new() };
+        hierarchy.join(Path::new("kubepods/a3s-p1")).unwrap();
+        for directory in [root.path(), &parent] {
+            assert_eq!(fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap(), "+memory");
+        }
+        assert!(!parent.join("a3s-p1/cgroup.subtree_control").exists(), "processes are to live there");
+    }
 
     fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
         Hierarchy::of(&MountPoint { path: "/c".into(), kind: kind.into(), options: options.into() })

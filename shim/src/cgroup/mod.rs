@@ -1,7 +1,9 @@
 //! The cgroup of the pod's processes on the host: shim, VMM, helpers. Version 1 and 2, side by side where a machine
 //! has both.
 
+mod cpuset;
 mod hierarchy;
+mod oom_score;
 mod path;
 
 use std::{
@@ -13,6 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
+pub use cpuset::Cpuset;
+pub use oom_score::stand_behind_parent;
 pub use path::of_pod;
 
 use crate::sys::process::Identity;
@@ -106,33 +110,31 @@ impl Cgroup {
     }
 }
 
-/// Whether a cgroup of the host limits what is in it.
+/// Limits that a cgroup of the host carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limited {
+pub struct Limits {
     /// It has a quota of processor time.
     pub cpu: bool,
-    /// It has a limit of memory.
-    pub memory: bool,
+    /// Bytes of memory; none where it has no limit.
+    pub memory: Option<u64>,
 }
 
 /// Reads which limits the parent of a pod's cgroup has.
 ///
 /// # Errors
 /// The mount table cannot be read.
-pub fn limits_above(path: &Path) -> io::Result<Limited> {
-    let mut limited = Limited::default();
-    let Some(parent) = path.parent() else { return Ok(limited) };
+pub fn limits_above(path: &Path) -> io::Result<Limits> {
+    let mut limits = Limits::default();
+    let Some(parent) = path.parent() else { return Ok(limits) };
     for hierarchy in hierarchy::all()? {
-        let is_number = |file: &str| {
-            fs::read_to_string(hierarchy.root.join(parent).join(file))
-                .ok()
-                .and_then(|text| limit(&text))
-                .is_some()
+        let number = |file: &str| {
+            fs::read_to_string(hierarchy.root.join(parent).join(file)).ok().and_then(|text| limit(&text))
         };
-        limited.cpu |= is_number("cpu.max") || is_number("cpu.cfs_quota_us");
-        limited.memory |= is_number("memory.max") || is_number("memory.limit_in_bytes");
+        limits.cpu |= number("cpu.max").or_else(|| number("cpu.cfs_quota_us")).is_some();
+        limits.memory =
+            limits.memory.or_else(|| number("memory.max")).or_else(|| number("memory.limit_in_bytes"));
     }
-    Ok(limited)
+    Ok(limits)
 }
 
 /// The first word of a limit's file, if it limits: not "max", not -1, not version 1's largest page count.

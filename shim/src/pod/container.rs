@@ -233,6 +233,8 @@ async fn create_in_guest(
     spec: ContainerSpec,
     held: &mut Held,
 ) -> Result<User> {
+    sandbox.allow(&wanted.id, spec.cpuset().clone()).await?;
+    sandbox.weigh(&wanted.id, Some(spec.oom_score_adj())).await;
     let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
     let sources = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
     let request = CreateContainerRequest {
@@ -309,6 +311,8 @@ async fn attach_volumes(
 }
 
 async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
+    sandbox.disallow(id).await;
+    sandbox.weigh(id, None).await;
     if held.mounted {
         for place in [sandbox.share.volumes(id.as_str()), sandbox.share.rootfs(id.as_str())] {
             if let Err(error) = release(place).await {

@@ -2,11 +2,12 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use a3s_box_proto::{ids::SandboxId, ports::POD_MOUNT_TYPE};
+use a3s_box_proto::{id_set::IdSet, ids::SandboxId, ports::POD_MOUNT_TYPE};
 use serde_json::{Value, json};
 
 use super::spec::PauseSpec;
 use crate::{
+    cgroup::Cpuset,
     error::{Error, Result, Step},
     sys::namespace::HostNamespace,
     volume::bind::Bind,
@@ -20,6 +21,29 @@ pub const LONGEST_SPEC: usize = 3 << 20;
 pub struct ContainerSpec {
     value: Value,
     binds: Vec<(usize, Bind)>,
+    cpuset: Cpuset,
+}
+
+/// OCI's `linux.resources`.
+pub type Resources = Value;
+
+/// Takes what names the host's processors and memory nodes out of a container's limits: the guest has others.
+///
+/// # Errors
+/// It is no list of them.
+pub fn take_cpuset(resources: &mut Resources) -> Result<Cpuset> {
+    let mut take = |key: &str| -> Result<Option<IdSet>> {
+        let Some(Value::String(text)) =
+            resources.get_mut("cpu").and_then(Value::as_object_mut).and_then(|cpu| cpu.remove(key))
+        else {
+            return Ok(None);
+        };
+        let ids: IdSet = text
+            .parse()
+            .map_err(|error| Error::invalid(format!("linux.resources.cpu.{key}"), format!("{error}")))?;
+        Ok((!ids.is_empty()).then_some(ids))
+    };
+    Ok(Cpuset { cpus: take("cpus")?, mems: take("mems")? })
 }
 
 impl ContainerSpec {
@@ -41,7 +65,22 @@ impl ContainerSpec {
                 binds.push((index, bind));
             }
         }
-        Ok(Self { value, binds })
+        let cpuset = match value.pointer_mut("/linux/resources") {
+            Some(resources) => take_cpuset(resources)?,
+            None => Cpuset::default(),
+        };
+        Ok(Self { value, binds, cpuset })
+    }
+
+    /// What it names of the host's processors and memory nodes.
+    pub fn cpuset(&self) -> &Cpuset {
+        &self.cpuset
+    }
+
+    /// How gladly the kernel kills it when memory is short.
+    pub fn oom_score_adj(&self) -> i32 {
+        let score = self.value["process"]["oomScoreAdj"].as_i64().unwrap_or_default();
+        score.clamp(-1000, 1000) as i32
     }
 
     /// The host paths that it mounts.
@@ -193,6 +232,18 @@ mod tests {
             let error = ContainerSpec::parse(json.as_bytes(), &"p1".parse().unwrap()).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn what_names_the_hosts_processors_stays_on_the_host() {
+        let json = json!({"linux": {"resources": {"cpu": {"shares": 2, "cpus": "1,0", "mems": ""}}}});
+        let spec = ContainerSpec::parse(json.to_string().as_bytes(), &"p1".parse().unwrap()).unwrap();
+        assert_eq!(*spec.cpuset(), Cpuset { cpus: Some("0-1".parse().unwrap()), mems: None });
+        let out: Value = serde_json::from_slice(&spec.finish(&[]).unwrap()).unwrap();
+        assert_eq!(out, json!({"linux": {"resources": {"cpu": {"shares": 2}}}}));
+        let error = take_cpuset(&mut json!({"cpu": {"cpus": "x"}})).unwrap_err().to_string();
+        assert!(error.contains("cpus") && error.contains('x'), "{error}");
+        assert_eq!(take_cpuset(&mut json!({})).unwrap(), Cpuset::default());
     }
 
     #[test]

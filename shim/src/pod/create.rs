@@ -6,7 +6,7 @@ use tracing::{error, info};
 
 use super::{
     Phase, Pod,
-    boot::{Environment, boot},
+    boot::{BootError, Environment, boot},
     resources::Resources,
     sandbox::Sandbox,
     size,
@@ -16,6 +16,7 @@ use crate::{
     cgroup,
     error::{Error, Result, Step},
     sys::thread::blocking,
+    vm::Accelerator,
 };
 
 impl Pod {
@@ -56,15 +57,20 @@ impl Pod {
         let parent = cgroup.clone();
         let host = blocking(move || cgroup::limits_above(&parent)).await;
         let host = host.step(|| "reading the limits of the pod's cgroup".into())?;
-        let size = size::of(spec.limits, spec.overhead, host, &spec.annotations, &self.config.vm)?;
+        let vm = self.config.vm.clone();
+        let accelerator = blocking(move || Accelerator::choose(&vm)).await;
+        let accelerator = accelerator.map_err(BootError::at("choosing the accelerator"))?;
+        let size = size::of(&spec, host, accelerator, &self.config.vm)?;
         let environment =
             Environment { config: &self.config, layout: &self.layout, host: &self.host, cancel: &self.stop };
         let mut resources = Resources::new(self.layout.clone());
-        match boot(&environment, &spec, size, &cgroup, &mut resources).await {
+        match boot(&environment, &spec, (accelerator, size), &cgroup, &mut resources).await {
             Ok(booted) => {
                 info!(kernel = booted.kernel_release, "the guest is ready");
-                Sandbox::new(spec, size, booted, self.host.clone(), resources)
-                    .ok_or(Error::Interrupted("creating the pod"))
+                let sandbox = Sandbox::new(spec, size, booted, self.host.clone(), resources)
+                    .ok_or(Error::Interrupted("creating the pod"))?;
+                sandbox.weigh_nothing().await;
+                Ok(sandbox)
             }
             Err(error) => {
                 resources.release(&self.origin).await;

@@ -48,7 +48,8 @@ impl Exit {
     pub fn from_guest(exit: GuestExit, started: SystemTime) -> Self {
         let code = u32::from(exit.code);
         let reason = match code {
-            KILLED if exit.oom_killed => "OOMKilled",
+            // Whatever the first process made of it, as in containerd.
+            _ if exit.oom_killed => "OOMKilled",
             0 => "Completed",
             _ => "Error",
         };
@@ -116,7 +117,7 @@ mod tests {
             (137, false, "Error"),
             (137, true, "OOMKilled"),
             // A child was killed for memory; the container itself ended otherwise.
-            (1, true, "Error"),
+            (1, true, "OOMKilled"),
         ] {
             assert_eq!(Exit::from_guest(guest(code, oom, now), now).reason, reason);
         }

@@ -5,7 +5,8 @@ mod attach;
 pub mod boot;
 mod configure;
 pub mod container;
-mod container_spec;
+pub mod container_spec;
+mod cpusets;
 mod create;
 mod dns;
 pub mod exec;
@@ -13,6 +14,7 @@ pub mod exit;
 mod forward;
 mod hang_up;
 pub mod layout;
+mod oom_scores;
 pub mod process;
 pub mod record;
 mod resources;
@@ -21,6 +23,7 @@ mod size;
 pub mod spec;
 mod stop;
 pub mod tasks;
+mod update;
 mod watch;
 
 use std::{

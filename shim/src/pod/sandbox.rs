@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::SystemTime};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{boot::Booted, resources::Resources, spec::PodSpec};
+use super::{boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec};
 use crate::{
     agent::Agent,
     cgroup::Cgroup,
@@ -34,6 +34,10 @@ pub struct Sandbox {
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
     pub cgroup: Cgroup,
+    /// What its containers name of the host's processors.
+    pub cpusets: Mutex<Cpusets>,
+    /// How gladly the kernel would kill each of its containers.
+    pub oom_scores: Mutex<OomScores>,
     /// When it was up.
     pub created: SystemTime,
     /// All that is to be given back; taken by whoever does that.
@@ -64,6 +68,8 @@ impl Sandbox {
             layers: Mutex::default(),
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
+            cpusets: Mutex::default(),
+            oom_scores: Mutex::default(),
             created: SystemTime::now(),
             resources: Mutex::new(Some(resources)),
             death: CancellationToken::new(),

@@ -2,12 +2,18 @@
 
 use a3s_box_proto::config::Vm;
 
-use super::annotations::{Annotations, InvalidAnnotation, MEMORY_MB, VCPUS};
-use crate::{
-    cgroup::Limited,
-    error::{Error, Result},
-    vm::Size,
+use super::{
+    annotations::{InvalidAnnotation, MEMORY_MB, VCPUS},
+    spec::PodSpec,
 };
+use crate::{
+    cgroup::Limits,
+    error::{Error, Result},
+    vm::{Accelerator, Size},
+};
+
+/// The guest's huge pages are of 2 MiB.
+pub const HUGEPAGE_MB: u64 = 2;
 
 /// Limits that a pod declares; 0 where it declares none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,15 +37,11 @@ impl Declared {
 /// pod's only where the pod's cgroup on the host carries one too; else the configured default is the least.
 ///
 /// # Errors
-/// It would be above a ceiling, or an annotation asks for more than the pod declared.
-pub fn of(
-    limits: Declared,
-    overhead: Declared,
-    host: Limited,
-    annotations: &Annotations,
-    config: &Vm,
-) -> Result<Size> {
-    let vcpus = match annotations.vcpus {
+/// It would be above a ceiling, an annotation asks for more than the pod declared, or the pod's cgroup on the host has
+/// no room for the VM and its VMM: it would be killed as soon as its guest used all its memory.
+pub fn of(pod: &PodSpec, host: Limits, accelerator: Accelerator, config: &Vm) -> Result<Size> {
+    let (limits, overhead) = (pod.limits, pod.overhead);
+    let vcpus = match pod.annotations.vcpus {
         Some(wanted) => {
             let most = limits.vcpus() + overhead.vcpus();
             within_declared(VCPUS, wanted.into(), most, limits.cpu_quota)?;
@@ -47,22 +49,54 @@ pub fn of(
         }
         None => at_least_default(limits.vcpus(), host.cpu, config.default_vcpus.into()).max(1),
     };
-    let memory_mb = match annotations.memory_mb {
-        Some(wanted) => {
-            let most = limits.memory.saturating_add(overhead.memory).div_ceil(1 << 20);
-            within_declared(MEMORY_MB, wanted, most, limits.memory)?;
-            wanted
-        }
-        None if limits.memory == 0 => config.default_memory_mb,
-        None => {
-            let whole = limits.memory.div_ceil(1 << 20) + config.guest_overhead_mb;
-            at_least_default(whole, host.memory, config.default_memory_mb)
-        }
-    };
+    let beside = config.host_overhead_mb + accelerator.buffer_mb();
+    let allowed = host.memory.map(|bytes| bytes >> 20);
+    // Huge pages are counted beside memory, as Kubernetes does.
+    let huge = pod.hugepages.saturating_mul(HUGEPAGE_MB);
+    let room = allowed.map(|allowed| allowed.saturating_sub(beside).saturating_sub(huge));
+    let memory_mb = memory(pod, room, config)?.saturating_add(huge);
     ceiling("processors", vcpus, "vm.max_vcpus", config.max_vcpus.into())?;
     ceiling("MiB of memory", memory_mb, "vm.max_memory_mb", config.max_memory_mb)?;
+    if let Some(allowed) = allowed.filter(|allowed| memory_mb.saturating_add(beside) > *allowed) {
+        let needed = memory_mb.saturating_add(beside);
+        let least = needed.saturating_sub(limits.memory >> 20);
+        let reason = format!(
+            "its cgroup on the host allows {allowed} MiB, and a VM of {memory_mb} MiB needs {needed} with its VMM: an \
+             overhead of at least {least} MiB (podFixed.memory of the RuntimeClass) would do"
+        );
+        return Err(Error::invalid("the pod's memory", reason));
+    }
     // The ceiling on processors is a u32.
-    Ok(Size { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mb })
+    Ok(Size { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mb, hugepages: pod.hugepages })
+}
+
+/// The guest's memory but its huge pages.
+fn memory(pod: &PodSpec, room: Option<u64>, config: &Vm) -> Result<u64> {
+    let limit = pod.limits.memory;
+    if let Some(wanted) = pod.annotations.memory_mb {
+        let most = mebibytes(limit.saturating_add(pod.overhead.memory));
+        within_declared(MEMORY_MB, wanted, most, limit)?;
+        return Ok(wanted);
+    }
+    if limit == 0 {
+        return Ok(config.default_memory_mb);
+    }
+    let least = mebibytes(limit).saturating_add(config.guest_overhead_mb);
+    let whole = with_page_table(least);
+    Ok(match room {
+        // An overhead is the same for pods of all sizes, the page table is not: a large pod does without all of it.
+        Some(room) => whole.min(room).max(least),
+        None => whole.max(config.default_memory_mb),
+    })
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+/// The guest's kernel keeps 64 bytes of each 4,096 to describe them.
+fn with_page_table(usable_mb: u64) -> u64 {
+    usable_mb.saturating_mul(64).div_ceil(63)
 }
 
 fn at_least_default(declared: u64, carried_by_host: bool, default: u64) -> u64 {
@@ -89,18 +123,22 @@ fn ceiling(what: &str, value: u64, key: &str, most: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::annotations::Annotations, *};
 
-    const CARRIED: Limited = Limited { cpu: true, memory: true };
-    const NOT_CARRIED: Limited = Limited { cpu: false, memory: false };
+    const CARRIED: Limits = Limits { cpu: true, memory: Some(1 << 40) };
+    const NOT_CARRIED: Limits = Limits { cpu: false, memory: None };
 
     fn limits(millicpu: u64, memory_mb: u64) -> Declared {
         Declared { cpu_quota: millicpu * 100, cpu_period: 100_000, memory: memory_mb << 20 }
     }
 
-    fn size(limits: Declared, host: Limited, annotations: &Annotations) -> Result<(u32, u64)> {
+    fn pod(limits: Declared, annotations: &Annotations) -> PodSpec {
         let overhead = Declared { memory: 128 << 20, ..Declared::default() };
-        let size = of(limits, overhead, host, annotations, &Vm::default())?;
+        PodSpec { limits, overhead, annotations: annotations.clone(), ..PodSpec::default() }
+    }
+
+    fn size(limits: Declared, host: Limits, annotations: &Annotations) -> Result<(u32, u64)> {
+        let size = of(&pod(limits, annotations), host, Accelerator::Kvm, &Vm::default())?;
         Ok((size.vcpus, size.memory_mb))
     }
 
@@ -112,11 +150,11 @@ mod tests {
     #[test]
     fn limits_size_the_vm_and_processors_are_rounded_up() {
         let none = Annotations::default();
-        assert_eq!(size(limits(1500, 512), CARRIED, &none).unwrap(), (2, 576));
-        assert_eq!(size(limits(100, 32), CARRIED, &none).unwrap(), (1, 96));
+        assert_eq!(size(limits(1500, 440), CARRIED, &none).unwrap(), (2, 512));
+        assert_eq!(size(limits(100, 32), CARRIED, &none).unwrap(), (1, 98));
         let mut odd = limits(0, 0);
-        odd.memory = (100 << 20) + 1;
-        assert_eq!(size(odd, CARRIED, &none).unwrap(), (1, 165));
+        odd.memory = (125 << 20) + 1;
+        assert_eq!(size(odd, CARRIED, &none).unwrap(), (1, 194));
     }
 
     #[test]
@@ -139,5 +177,29 @@ mod tests {
     fn a_ceiling_is_an_error_and_never_clamps() {
         let error = size(limits(33_000, 0), CARRIED, &Annotations::default()).unwrap_err().to_string();
         assert!(error.contains("vm.max_vcpus (32)"), "{error}");
+    }
+
+    #[test]
+    fn huge_pages_come_on_top() {
+        let pod = PodSpec { hugepages: 8, ..pod(limits(0, 440), &Annotations::default()) };
+        assert_eq!(of(&pod, CARRIED, Accelerator::Kvm, &Vm::default()).unwrap().memory_mb, 512 + 16);
+    }
+
+    #[test]
+    fn a_cgroup_without_room_for_vm_and_vmm_is_refused_with_the_overhead_that_would_do() {
+        let (pod, vm) = (pod(limits(0, 440), &Annotations::default()), Vm::default());
+        let size = |mb: u64, accelerator| {
+            let host = Limits { cpu: false, memory: Some(mb << 20) };
+            of(&pod, host, accelerator, &vm).map(|size| size.memory_mb).map_err(|error| error.to_string())
+        };
+        let emulated = Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 1 };
+        let least = 440 + vm.guest_overhead_mb;
+        let beside = vm.host_overhead_mb;
+        assert_eq!(size(1000, Accelerator::Kvm), Ok(512));
+        assert_eq!(size(least + beside + 3, Accelerator::Kvm), Ok(least + 3));
+        assert_eq!(size(least + beside + 64, emulated), Ok(least));
+        let error = size(least + beside, emulated).unwrap_err();
+        let overhead = format!("at least {} MiB", vm.guest_overhead_mb + beside + 64);
+        assert!(error.contains(&overhead) && error.contains("podFixed"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use a3s_box_proto::{
 use super::{
     annotations::{Annotations, NetworkMode},
     dns::Dns,
-    size::Declared,
+    size::{Declared, HUGEPAGE_MB},
 };
 use crate::error::{Error, Result};
 
@@ -32,6 +32,8 @@ pub struct PodSpec {
     pub limits: Declared,
     /// What the runtime class adds.
     pub overhead: Declared,
+    /// Huge pages of 2 MiB for its containers.
+    pub hugepages: u64,
     /// Names.
     pub dns: Dns,
     /// Kernel settings of the pod's namespaces.
@@ -60,6 +62,7 @@ impl PodSpec {
             cgroup_parent: linux.cgroup_parent,
             annotations,
             limits: declared(linux.resources.as_ref()),
+            hugepages: hugepages(linux.resources.as_ref())?,
             overhead: declared(linux.overhead.as_ref()),
             dns: Dns { servers: dns.servers, searches: dns.searches, options: dns.options },
             sysctls: linux.sysctls.into_iter().collect(),
@@ -130,6 +133,21 @@ fn declared(resources: Option<&LinuxContainerResources>) -> Declared {
         cpu_period: positive(resources.cpu_period),
         memory: positive(resources.memory_limit_in_bytes),
     })
+}
+
+/// Number of huge pages; the guest's are of one size.
+fn hugepages(resources: Option<&LinuxContainerResources>) -> Result<u64> {
+    let mut pages = 0;
+    for wish in
+        resources.iter().flat_map(|resources| &resources.hugepage_limits).filter(|wish| wish.limit > 0)
+    {
+        if wish.page_size != "2MB" {
+            let reason = format!("huge pages of {:?}: the guest's are of 2MB", wish.page_size);
+            return Err(Error::invalid("the pod", reason));
+        }
+        pages = wish.limit.div_ceil(HUGEPAGE_MB << 20);
+    }
+    Ok(pages)
 }
 
 #[cfg(test)]

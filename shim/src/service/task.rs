@@ -233,7 +233,7 @@ impl Task for TaskService {
         let resources = decode::resources(request)?;
         let pod = self.0.clone();
         unbroken(async move {
-            pod.ready("update a container")?.agent.update(&container.id, resources).await?;
+            container.update(&*pod.ready("update a container")?, resources).await?;
             Ok(Empty::new())
         })
         .await

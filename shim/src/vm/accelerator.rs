@@ -36,6 +36,14 @@ impl Accelerator {
         }
     }
 
+    /// Memory that it takes of the host besides the guest's, MiB.
+    pub fn buffer_mb(self) -> u64 {
+        match self {
+            Self::Kvm => 0,
+            Self::Tcg { code_buffer_mb, .. } => code_buffer_mb,
+        }
+    }
+
     /// Chooses by configuration and machine. A forced one is not questioned: its boot's timeout tells.
     ///
     /// # Errors

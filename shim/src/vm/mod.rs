@@ -18,8 +18,10 @@ pub use accelerator::Accelerator;
 pub struct Size {
     /// Virtual processors.
     pub vcpus: u32,
-    /// Memory, MiB.
+    /// Memory, MiB; the huge pages are part of it.
     pub memory_mb: u64,
+    /// Huge pages of 2 MiB that the guest reserves when it boots.
+    pub hugepages: u64,
 }
 
 /// What to boot.

@@ -1,6 +1,7 @@
 //! Containers.
 
 use a3s_box_proto::cri;
+use a3s_box_spec::applied;
 use serde_json::json;
 
 use super::{info, signal};
@@ -21,7 +22,7 @@ pub fn status(container: &Container, verbose: bool) -> cri::ContainerStatusRespo
         ContainerState::Exited { started_at, exit } => (*started_at, Some(exit.clone())),
     };
     let config = &record.config;
-    let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone());
+    let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()).map(applied);
     let user = record.user.as_ref().map(|user| cri::LinuxContainerUser {
         uid: user.uid.into(),
         gid: user.gid.into(),

@@ -38,7 +38,7 @@ pub fn run(request: &Exec, mut fds: impl Iterator<Item = OwnedFd>, replies: &Own
     process::join_namespaces(&init, request.namespaces & !cgroup_namespace)
         .during("enter the container's namespaces")?;
     // SAFETY: a worker has one thread. A second process is needed: only children are in the PID namespace.
-    match unsafe { process::fork_into_cgroup(&cgroup) }.during("fork into the container's cgroup")? {
+    match unsafe { process::fork_into_cgroup(&cgroup) }.map_err(|error| refusal(&error))? {
         Fork::Parent(pid) => reply(replies, &Reply::Made(pid), None).during("reply"),
         Fork::Child => {
             let joined = process::join_namespaces(&init, cgroup_namespace)
@@ -51,6 +51,17 @@ pub fn run(request: &Exec, mut fds: impl Iterator<Item = OwnedFd>, replies: &Own
             }
         }
     }
+}
+
+/// Why there is no further process: of the kernel's two reasons for EAGAIN, the container's own limit is the one that is
+/// ever met.
+fn refusal(error: &std::io::Error) -> Failure {
+    let full = error.raw_os_error() == Some(libc::EAGAIN);
+    let step = "fork into the container's cgroup";
+    if full {
+        return Failure::new(step, &"the container has as many processes as it may (pids.max)");
+    }
+    Failure::new(step, error)
 }
 
 /// In the order of privileges: what needs them comes before they go.

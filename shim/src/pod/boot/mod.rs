@@ -13,7 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
-    sys::{namespace::HostNamespace, tail::printable, thread::blocking},
+    sys::{namespace::HostNamespace, tail::printable},
     vm::{
         Accelerator, Plan, Size, Vm,
         qemu::{self, Paths},
@@ -40,7 +40,8 @@ fn console_text(console: &str) -> String {
 }
 
 impl BootError {
-    fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+    /// An error of a step.
+    pub(super) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let code = match error.kind() {
                 io::ErrorKind::StorageFull => Code::RESOURCE_EXHAUSTED,
@@ -88,14 +89,11 @@ pub struct Environment<'a> {
 pub async fn boot(
     environment: &Environment<'_>,
     spec: &PodSpec,
-    size: Size,
+    (accelerator, size): (Accelerator, Size),
     cgroup: &Path,
     resources: &mut Resources,
 ) -> Result<Booted, BootError> {
     let (config, layout) = (environment.config, environment.layout);
-    let vm_config = config.vm.clone();
-    let chosen = blocking(move || Accelerator::choose(&vm_config)).await;
-    let accelerator = chosen.map_err(BootError::at("choosing the accelerator"))?;
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
     let uid = parts::claim(config, layout, cgroup, resources).await?;

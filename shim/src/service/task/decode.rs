@@ -11,6 +11,7 @@ use crate::{
     io::{Stdio, hub::Input},
     pod::{
         container::{Rootfs, Wanted},
+        container_spec::Resources,
         exec::ExecWanted,
     },
     rootfs::mounted::RootMount,
@@ -85,10 +86,10 @@ pub(super) fn exec(request: ExecProcessRequest) -> Result<ExecWanted> {
 }
 
 /// containerd packs OCI's `linux.resources` as JSON.
-pub(super) fn resources(request: UpdateTaskRequest) -> Result<Vec<u8>> {
+pub(super) fn resources(request: UpdateTaskRequest) -> Result<Resources> {
     let resources = request.resources.into_option().unwrap_or_default().value;
-    match serde_json::from_slice::<serde_json::Value>(&resources) {
-        Ok(value) if value.is_object() => Ok(resources),
+    match serde_json::from_slice::<Resources>(&resources) {
+        Ok(value) if value.is_object() => Ok(value),
         _ => Err(Error::invalid("the resources", "no JSON object of OCI's linux.resources")),
     }
 }

@@ -116,6 +116,9 @@ fn kernel_arguments(plan: &Plan) -> String {
     // Few processors agree soon: moving a process into its cgroup would wait 25 ms for an ordinary grace period.
     let mut line =
         String::from("console=ttyS0 quiet reboot=t panic=-1 dummy.numdummies=0 rcupdate.rcu_expedited=1");
+    if plan.size.hugepages > 0 {
+        line += &format!(" hugepagesz=2M hugepages={}", plan.size.hugepages);
+    }
     if let Accelerator::Tcg { tsc_khz, .. } = plan.accelerator {
         // Emulated timers are too irregular for the kernel's calibrations: without the first, some boots hang; the
         // others spare it tests that take half of the boot's time.
@@ -137,7 +140,8 @@ mod tests {
     use crate::vm::Size;
 
     fn line(accelerator: Accelerator, vcpus: u32, nic: Option<(i32, String)>) -> String {
-        let plan = Plan { accelerator, size: Size { vcpus, memory_mb: 320 }, uid: 2_000_000_001 };
+        let plan =
+            Plan { accelerator, size: Size { vcpus, memory_mb: 320, hugepages: 0 }, uid: 2_000_000_001 };
         let kvm = (accelerator == Accelerator::Kvm).then_some(18);
         let inherited = Inherited {
             vsock: 10,
@@ -174,6 +178,13 @@ mod tests {
     fn two_processors_need_their_own_timers() {
         let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 1 }, 2, None);
         assert!(line.contains("-smp 2") && !line.contains("nolapic_timer"));
+    }
+
+    #[test]
+    fn huge_pages_are_reserved_at_boot() {
+        let size = Size { vcpus: 1, memory_mb: 320, hugepages: 8 };
+        let line = kernel_arguments(&Plan { accelerator: Accelerator::Kvm, size, uid: 1 });
+        assert!(line.contains(" hugepagesz=2M hugepages=8"), "{line}");
     }
 
     #[test]
