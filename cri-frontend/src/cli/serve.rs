@@ -26,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Configured, Failure};
 use crate::{
     clock::boot_id,
+    events::Events,
     grpc::{self, socket},
     node::{Node, names::Names, registry::Registry},
     shim::Shims,
@@ -101,6 +102,7 @@ async fn open(path: &Path, config: Config) -> Result<(Arc<Node>, state::Loaded),
         images,
         sandboxes: Registry::new("pod sandbox"),
         containers: Registry::new("container"),
+        events: Events::default(),
         sandbox_names: Names::default(),
         container_names: Names::default(),
         boot_id: boot_id(),
