@@ -6,7 +6,7 @@ use a3s_box_image::{ErrorKind, ImageError};
 use a3s_box_network::{CniError, NetnsError, PluginError};
 use a3s_box_spec::SpecError;
 
-use crate::{shim::ShimError, state::StateError};
+use crate::{events::FellBehind, shim::ShimError, state::StateError};
 
 /// What kind of failure a caller has to deal with; `grpc::status_code` maps it to a gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,9 @@ pub enum Error {
     /// The work's task ended without an answer.
     #[error("the work on this request was given up: {0}")]
     Abandoned(String),
+    /// A subscriber of events that was too slow.
+    #[error(transparent)]
+    FellBehind(#[from] FellBehind),
     /// The kernel gave no random numbers for an id.
     #[error("cannot make an id: {0}")]
     NoRandom(String),
@@ -178,6 +181,7 @@ impl Error {
                 kind => kind,
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
+            Self::FellBehind(_) => Kind::ResourceExhausted,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
             Self::TooMany { .. } => Kind::ResourceExhausted,
             Self::File { source, .. } => kind_of_io(source),

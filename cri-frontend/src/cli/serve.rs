@@ -26,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Configured, Failure};
 use crate::{
     clock::boot_id,
+    events::Events,
     grpc::{self, socket},
     node::{Node, names::Names, registry::Registry},
     shim::Shims,
@@ -112,6 +113,7 @@ async fn open(
         images,
         sandboxes: Registry::new("pod sandbox"),
         containers: Registry::new("container"),
+        events: Events::default(),
         sandbox_names: Names::default(),
         container_names: Names::default(),
         streaming,

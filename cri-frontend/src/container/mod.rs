@@ -24,6 +24,7 @@ pub use end::{end_all, read_exits};
 pub use observe::{observe, reset_unstarted};
 use oci_spec::runtime::{Process, Spec};
 pub use record::{ContainerRecord, ContainerState, Exit};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 pub use watch::watch;
 
@@ -81,6 +82,11 @@ impl Container {
             process.ok_or_else(|| self.wrong_state("has no process in its specification"))
         };
         self.process.get_or_try_init(read).await
+    }
+
+    /// Its specification as the shim gets it.
+    pub async fn spec(&self) -> Result<Option<Value>, Error> {
+        files::read_json_async(self.bundle.join(create::SPEC)).await
     }
 
     /// The pod that it belongs to.

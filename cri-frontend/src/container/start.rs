@@ -80,7 +80,7 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
             warn!(container = %container.id, %error, "the shim does not tell the container's state");
         }
     }
-    container.record.update(|record| {
+    node.change_container(container, |record| {
         if !record.state.is_running() {
             record.state.run(begun);
         }
@@ -97,5 +97,6 @@ async fn give_up(node: &Node, container: &Container, shim: &Shim, error: &Error)
         _ => {}
     }
     let exit = Exit::start_error(unix_nanos(), error.to_string());
-    Ok(container.record.commit(&node.db, |record| record.state.exit(exit)).await?)
+    node.change_container(container, |record| record.state.exit(exit));
+    Ok(container.record.persist(&node.db).await?)
 }

@@ -16,7 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{names::Names, registry::Registry};
 use crate::{
-    container::Container, error::Error, sandbox::Sandbox, shim::Shims, state::Db, streaming::Streaming,
+    container::Container, error::Error, events::Events, sandbox::Sandbox, shim::Shims, state::Db,
+    streaming::Streaming,
 };
 
 /// The node, as this frontend knows it.
@@ -36,6 +37,8 @@ pub struct Node {
     pub sandboxes: Registry<Sandbox>,
     /// All containers.
     pub containers: Registry<Container>,
+    /// What happens to both.
+    pub events: Events,
     /// Names of pod sandboxes.
     pub sandbox_names: Names,
     /// Names of containers.

@@ -121,6 +121,24 @@ pub struct AttachTo<'a> {
     pub stderr: String,
 }
 
+/// Figures of a pod.
+#[derive(Debug)]
+pub struct Stats {
+    /// As the guest counts.
+    pub guest: agent::StatsResponse,
+    /// As the host counts.
+    pub host: HostCost,
+}
+
+/// What the whole pod takes of the host: VMM, helpers, shim, and with them all of the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostCost {
+    /// Microseconds of processor time.
+    pub cpu_usec: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+}
+
 impl Shim {
     /// Wraps a connection to the shim of a pod.
     pub fn new(client: &Client, id: SandboxId, process: ShimProcess) -> Self {
@@ -350,13 +368,14 @@ impl Shim {
             .map(drop)
     }
 
-    /// Figures of the guest and its containers.
-    pub async fn stats(&self) -> Result<agent::StatsResponse, ShimError> {
-        let answer =
-            bounded("Control.Stats", STATS, self.control.stats(within(STATS), &control::StatsRequest::new()))
-                .await?;
-        agent::StatsResponse::parse_from_bytes(&answer.agent_stats)
-            .map_err(|error| ShimError::Lost { call: "Control.Stats", reason: error.to_string() })
+    /// Figures of the guest and its containers; with `details`, those that take a look at each process.
+    pub async fn stats(&self, details: bool) -> Result<Stats, ShimError> {
+        let request = control::StatsRequest { details, ..Default::default() };
+        let answer = bounded("Control.Stats", STATS, self.control.stats(within(STATS), &request)).await?;
+        let guest = agent::StatsResponse::parse_from_bytes(&answer.agent_stats)
+            .map_err(|error| ShimError::Lost { call: "Control.Stats", reason: error.to_string() })?;
+        let host = HostCost { cpu_usec: answer.host_cpu_usage_usec, memory_bytes: answer.host_memory_bytes };
+        Ok(Stats { guest, host })
     }
 }
 

@@ -204,8 +204,8 @@ impl agent_ttrpc::Agent for Agent {
         .await
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: agent::StatsRequest) -> Answer<agent::StatsResponse> {
-        let figures = self.containers.stats().await.of(|| Object::Sandbox);
+    async fn stats(&self, _: &TtrpcContext, request: agent::StatsRequest) -> Answer<agent::StatsResponse> {
+        let figures = self.containers.stats(request.details).await.of(|| Object::Sandbox);
         figures.map(encode::stats).map_err(|error| to_ttrpc(&error))
     }
 }

@@ -165,8 +165,8 @@ impl Agent {
         call!(self, delete, LONG, request).map(drop)
     }
 
-    pub async fn stats(&self, known: &[ContainerId]) -> Result<StatsResponse, AgentError> {
-        let answer = call!(self, stats, SHORT, StatsRequest::default())?;
+    pub async fn stats(&self, known: &[ContainerId], details: bool) -> Result<StatsResponse, AgentError> {
+        let answer = call!(self, stats, SHORT, StatsRequest { details, ..Default::default() })?;
         Ok(check::stats(answer, known))
     }
 }

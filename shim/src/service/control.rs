@@ -71,11 +71,12 @@ impl Control for ControlService {
         .await
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> ttrpc::Result<StatsResponse> {
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let sandbox = self.0.ready("measure it")?;
         let known: Vec<_> = self.0.containers().iter().map(|container| container.id.clone()).collect();
         let cgroup = sandbox.cgroup.clone();
-        let (stats, usage) = tokio::join!(sandbox.agent.stats(&known), blocking(move || Ok(cgroup.usage())));
+        let (stats, usage) =
+            tokio::join!(sandbox.agent.stats(&known, request.details), blocking(move || Ok(cgroup.usage())));
         let stats = stats.map_err(Error::from)?;
         let usage = usage.step(|| "reading the pod's cgroup".into())?;
         let agent_stats = stats
@@ -119,6 +120,7 @@ impl Control for ControlService {
 fn describe_vm(sandbox: &Sandbox, response: &mut StateResponse) {
     response.accelerator = sandbox.booted.accelerator.into();
     response.kernel_release.clone_from(&sandbox.booted.kernel_release);
+    response.agent_version.clone_from(&sandbox.booted.agent_version);
     response.vcpus = sandbox.size.vcpus;
     response.memory_bytes = sandbox.size.memory_mb << 20;
     response.vmm_pid = sandbox.pid;
