@@ -28,6 +28,8 @@ fn cri(out: &Path, services: bool) -> Result<(), Box<dyn Error>> {
         .build_client(services)
         // An RPC that a server does not implement answers UNIMPLEMENTED.
         .generate_default_stubs(true)
+        // What a verbose status shows.
+        .type_attribute(".", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

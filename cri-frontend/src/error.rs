@@ -6,7 +6,7 @@ use a3s_box_image::{ErrorKind, ImageError};
 use a3s_box_network::{CniError, NetnsError, PluginError};
 use a3s_box_spec::SpecError;
 
-use crate::{shim::ShimError, state::StateError};
+use crate::{events::FellBehind, shim::ShimError, state::StateError};
 
 /// What kind of failure a caller has to deal with; `grpc::status_code` maps it to a gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +113,20 @@ pub enum Error {
         /// How long.
         bound: Duration,
     },
+    /// More at once than is kept.
+    #[error("there are {most} {what} already: try again in a minute")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: usize,
+    },
     /// The work's task ended without an answer.
     #[error("the work on this request was given up: {0}")]
     Abandoned(String),
+    /// A subscriber of events that was too slow.
+    #[error(transparent)]
+    FellBehind(#[from] FellBehind),
     /// The kernel gave no random numbers for an id.
     #[error("cannot make an id: {0}")]
     NoRandom(String),
@@ -170,7 +181,9 @@ impl Error {
                 kind => kind,
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
+            Self::FellBehind(_) => Kind::ResourceExhausted,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
+            Self::TooMany { .. } => Kind::ResourceExhausted,
             Self::File { source, .. } => kind_of_io(source),
             Self::Shim(error) => error.kind(),
             Self::Image(error) => kind_of_image(error.kind()),

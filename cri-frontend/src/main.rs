@@ -4,12 +4,15 @@ mod cli;
 mod clock;
 mod container;
 mod error;
+mod events;
 mod grpc;
+mod metrics;
 mod node;
 mod sandbox;
 mod shim;
 mod state;
 mod stats;
+mod streaming;
 mod undo;
 
 use std::process::ExitCode;

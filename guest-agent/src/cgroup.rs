@@ -57,6 +57,23 @@ impl Cgroup {
         value_of(&self.read("memory.events"), "oom_kill").unwrap_or(0)
     }
 
+    /// All processes in it and below it: a container may have made cgroups of its own.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut processes = Vec::new();
+        let mut pending = vec![self.path.clone()];
+        while let Some(path) = pending.pop() {
+            let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            processes.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
+            let children = fs::read_dir(&path).into_iter().flatten().filter_map(Result::ok);
+            pending.extend(
+                children
+                    .filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|child| child.path()),
+            );
+        }
+        processes
+    }
+
     /// Kills all processes and waits until none is left. A cgroup that does not exist has none.
     pub fn kill(&self, patience: Duration) -> Result<(), Failed> {
         match fs::write(self.path.join("cgroup.kill"), "1") {

@@ -56,38 +56,6 @@ func (p *pod) hasSize(processors string, memoryMB int) {
 	}
 }
 
-func TestStatsAreTrue(t *testing.T) {
-	n := onNode(t)
-	p := n.runPod()
-	c := p.idle("main")
-	before := c.stats()
-	if before.Memory.WorkingSetBytes.GetValue() == 0 {
-		t.Error("a running container uses no memory")
-	}
-	equal(t, "container", before.Attributes.Id, c.id)
-	c.exec("sh", "-c", "dd if=/dev/urandom of=/file bs=1M count=8 2>/dev/null; sync; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done")
-	c.until("the figures to grow", func() error {
-		after := c.stats()
-		cpu := after.Cpu.UsageCoreNanoSeconds.GetValue() - before.Cpu.UsageCoreNanoSeconds.GetValue()
-		written := int64(after.WritableLayer.UsedBytes.GetValue()) - int64(before.WritableLayer.UsedBytes.GetValue())
-		if cpu < 1_000_000 || written < 8<<20 || written > 16<<20 {
-			return fmt.Errorf("%d ns of CPU and %d bytes in the writable layer", cpu, written)
-		}
-		return nil
-	})
-	all, err := n.Runtime.ListContainerStats(t.Context(), &cri.ContainerStatsFilter{PodSandboxId: p.id})
-	must(t, err)
-	equal(t, "containers with stats", len(all), 1)
-	podStats, err := n.Runtime.PodSandboxStats(t.Context(), p.id)
-	must(t, err)
-	if podStats.Linux.Cpu.UsageCoreNanoSeconds.GetValue() == 0 || podStats.Linux.Memory.WorkingSetBytes.GetValue() == 0 {
-		t.Errorf("the pod's figures: %v", podStats.Linux)
-	}
-	pods, err := n.Runtime.ListPodSandboxStats(t.Context(), nil)
-	must(t, err)
-	equal(t, "pods with stats", len(pods), 1)
-}
-
 func (c *container) stats() *cri.ContainerStats {
 	c.t.Helper()
 	stats, err := c.Runtime.ContainerStats(c.t.Context(), c.id)

@@ -13,25 +13,11 @@ func TestOtherCallsAreUnimplemented(t *testing.T) {
 	n := onNode(t)
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
-		"Exec": func() error {
-			return firstError(n.Runtime.Exec(ctx, &cri.ExecRequest{ContainerId: "x", Cmd: []string{"x"}, Stdout: true}))
-		},
-		"Attach": func() error {
-			return firstError(n.Runtime.Attach(ctx, &cri.AttachRequest{ContainerId: "x", Stdout: true}))
-		},
-		"PortForward": func() error {
-			return firstError(n.Runtime.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: "x"}))
-		},
-		"ListMetricDescriptors": func() error { return firstError(n.Runtime.ListMetricDescriptors(ctx)) },
-		"ListPodSandboxMetrics": func() error { return firstError(n.Runtime.ListPodSandboxMetrics(ctx)) },
 		"CheckpointContainer": func() error {
 			return n.Runtime.CheckpointContainer(ctx, &cri.CheckpointContainerRequest{ContainerId: "x"})
 		},
 		"UpdatePodSandboxResources": func() error {
 			return firstError(n.Runtime.UpdatePodSandboxResources(ctx, &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: "x"}))
-		},
-		"GetContainerEvents": func() error {
-			return n.Runtime.GetContainerEvents(ctx, make(chan *cri.ContainerEventResponse, 1), func(cri.RuntimeService_GetContainerEventsClient) {})
 		},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, call(), codes.Unimplemented) })

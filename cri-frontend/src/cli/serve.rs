@@ -26,10 +26,12 @@ use tracing_subscriber::EnvFilter;
 use super::{Configured, Failure};
 use crate::{
     clock::boot_id,
+    events::Events,
     grpc::{self, socket},
     node::{Node, names::Names, registry::Registry},
     shim::Shims,
     state::{self, StateError},
+    streaming::{self, Streaming},
 };
 
 /// Calls wait for shims and plugins; two threads are plenty.
@@ -64,7 +66,8 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let _locks = [lock(&config.root_dir, 0o700)?, lock(&config.state_dir, 0o711)?];
     let (listener, owner) = socket::listen(&config.cri.socket).await?;
-    let (node, loaded) = open(path, config).await?;
+    let (streaming, streams) = streaming::bind(&config.streaming).await?;
+    let (node, loaded) = open(path, config, streaming).await?;
     state::reconcile(&node, loaded).await?;
     info!(socket = %node.config.cri.socket.display(), "serving");
     let shutdown = node.shutdown.clone();
@@ -73,6 +76,7 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
         info!("asked to end; pods go on");
         shutdown.cancel();
     });
+    let streaming = tokio::spawn(streaming::serve(node.clone(), streams));
     let served = grpc::serve(node.clone(), listener, owner);
     let overdue = async {
         node.shutdown.cancelled().await;
@@ -82,6 +86,10 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
         result = served => result?,
         () = overdue => warn!("connections are cut while calls are in progress"),
     }
+    // It ends with the node's shutdown, which has come.
+    if let Err(error) = streaming.await {
+        warn!(%error, "the streaming server broke");
+    }
     node.work.close();
     if timeout(LAST_CALLS, node.work.wait()).await.is_err() {
         warn!("work in progress is left to the next frontend");
@@ -89,7 +97,11 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(path: &Path, config: Config) -> Result<(Arc<Node>, state::Loaded), Failure> {
+async fn open(
+    path: &Path,
+    config: Config,
+    streaming: Streaming,
+) -> Result<(Arc<Node>, state::Loaded), Failure> {
     let (db, loaded) = state::open(&config.root_dir.join("state.redb"))?;
     let images =
         ImageStore::open(config.root_dir.join("images"), &config.images, config.helpers.mkfs_erofs.clone())
@@ -101,8 +113,10 @@ async fn open(path: &Path, config: Config) -> Result<(Arc<Node>, state::Loaded),
         images,
         sandboxes: Registry::new("pod sandbox"),
         containers: Registry::new("container"),
+        events: Events::default(),
         sandbox_names: Names::default(),
         container_names: Names::default(),
+        streaming,
         boot_id: boot_id(),
         boots: Semaphore::new(
             thread::available_parallelism().map_or(LEAST_BOOTS, usize::from).max(LEAST_BOOTS),

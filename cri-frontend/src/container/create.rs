@@ -22,6 +22,7 @@ use super::{
 use crate::{
     clock::unix_nanos,
     error::Error,
+    events::Kind,
     node::{
         Node, files,
         ids::new_id,
@@ -66,6 +67,7 @@ async fn make(node: &Arc<Node>, sandbox: &Arc<Sandbox>, config: ContainerConfig)
         Ok(container) => {
             reservation.keep();
             node.containers.insert(container.id.as_str(), container.clone());
+            node.tell(container.id.as_str(), sandbox, &[Kind::Created]);
             info!(container = %container.id, sandbox = %sandbox.id, "container is created");
             Ok(container.id.to_string())
         }

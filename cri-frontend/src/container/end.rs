@@ -17,7 +17,7 @@ const EXIT_FILE: &str = "exit.json";
 /// Ends in the records all that was started and has no exit yet.
 pub async fn end_all(node: &Node, containers: &[Arc<Container>], exit: &Exit) -> Result<(), Error> {
     let persisted = containers.iter().map(|container| async move {
-        let ended = container.record.update(|record| {
+        let ended = node.change_container(container, |record| {
             let ends = !super::observe::is_idle(&record.state);
             if ends {
                 record.state.exit(exit.clone());
@@ -54,7 +54,8 @@ pub async fn read_exits(node: &Node, containers: &[Arc<Container>]) -> Result<()
             reason: told.reason,
             message: told.message,
         };
-        container.record.commit(&node.db, |record| record.state.exit(exit)).await?;
+        node.change_container(container, |record| record.state.exit(exit));
+        container.record.persist(&node.db).await?;
     }
     Ok(())
 }

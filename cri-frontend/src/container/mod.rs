@@ -3,6 +3,7 @@
 mod cpuset;
 pub mod create;
 mod end;
+pub mod exec;
 pub mod exec_sync;
 pub mod list;
 mod observe;
@@ -10,6 +11,7 @@ mod output;
 pub mod record;
 pub mod remove;
 pub mod reopen_log;
+pub mod shim_socket;
 pub mod start;
 pub mod stop;
 pub mod update;
@@ -22,6 +24,7 @@ pub use end::{end_all, read_exits};
 pub use observe::{observe, reset_unstarted};
 use oci_spec::runtime::{Process, Spec};
 pub use record::{ContainerRecord, ContainerState, Exit};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 pub use watch::watch;
 
@@ -81,6 +84,11 @@ impl Container {
         self.process.get_or_try_init(read).await
     }
 
+    /// Its specification as the shim gets it.
+    pub async fn spec(&self) -> Result<Option<Value>, Error> {
+        files::read_json_async(self.bundle.join(create::SPEC)).await
+    }
+
     /// The pod that it belongs to.
     pub fn pod(&self, node: &Node) -> Result<Arc<Sandbox>, Error> {
         node.sandboxes.get(self.sandbox.as_str())
@@ -92,7 +100,7 @@ impl Container {
     }
 
     /// Refuses unless it runs.
-    fn require_running(&self, action: &str) -> Result<(), Error> {
+    pub fn require_running(&self, action: &str) -> Result<(), Error> {
         self.record.with(|record| match &record.state {
             ContainerState::Running { .. } => Ok(()),
             other => Err(self.wrong_state(format!("is {}: {action} needs a running one", other.describe()))),

@@ -21,7 +21,7 @@ pub async fn observe(
     let persisted = containers.iter().map(|container| async move {
         let told = state.containers.iter().find(|told| told.id == container.id.as_str());
         let before = container.record.with(|record| record.state.clone());
-        if !container.record.update(|record| apply(record, told)) {
+        if !node.change_container(container, |record| apply(record, told)) {
             return Ok(());
         }
         let after = container.record.with(|record| record.state.clone());

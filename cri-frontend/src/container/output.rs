@@ -2,15 +2,13 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    net::UnixListener,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::warn;
+
+use super::shim_socket::ShimSocket;
 
 /// One read.
 const CHUNK: usize = 16 * 1024;
@@ -34,47 +32,28 @@ impl Budget {
     }
 }
 
-/// One stream: a socket at which the shim connects, and what came from it.
-#[derive(Debug)]
+/// One stream: what came from it.
+#[derive(Debug, Default)]
 pub struct Capture {
-    listener: UnixListener,
-    path: PathBuf,
     kept: Vec<u8>,
 }
 
 impl Capture {
-    /// Listens at a path that nobody uses; the file is removed with the value.
-    pub fn listen(path: PathBuf) -> io::Result<Self> {
-        let listener = UnixListener::bind(&path)?;
-        Ok(Self { listener, path, kept: Vec::new() })
-    }
-
-    /// Where the shim is to connect.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads to the stream's end. What was read is kept also if this is cut short.
-    pub async fn fill(&mut self, budget: &Budget) {
-        let result = match self.listener.accept().await {
-            Ok((stream, _)) => keep(stream, &mut self.kept, budget).await,
+    pub async fn fill(&mut self, socket: Option<&ShimSocket>, budget: &Budget) {
+        let Some(socket) = socket else { return };
+        let result = match socket.accept().await {
+            Ok(stream) => keep(stream, &mut self.kept, budget).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            warn!(path = %self.path.display(), %error, "the output of an exec is cut short");
+            warn!(path = %socket.path().display(), %error, "the output of an exec is cut short");
         }
     }
 
     /// What was kept.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.kept)
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        // It is gone already where the pod was removed meanwhile.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -107,12 +86,13 @@ mod tests {
         use tokio::io::AsyncWriteExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let mut capture = Capture::listen(path.clone()).unwrap();
+        let socket = ShimSocket::listen(path.clone()).unwrap();
+        let mut capture = Capture::default();
         let budget = Budget::new(1000);
         let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
         {
-            let mut filling = std::pin::pin!(capture.fill(&budget));
+            let mut filling = std::pin::pin!(capture.fill(Some(&socket), &budget));
             while budget.0.load(Ordering::Relaxed) == 1000 {
                 tokio::select! {
                     () = &mut filling => panic!("the stream has not ended"),
@@ -121,7 +101,7 @@ mod tests {
             }
         }
         assert_eq!(capture.take(), b"hello");
-        drop(capture);
+        drop(socket);
         assert!(!path.exists());
     }
 }

@@ -7,6 +7,7 @@ use tracing::info;
 use super::{Container, stop::end};
 use crate::{
     error::Error,
+    events::Kind,
     node::{Node, files},
 };
 
@@ -43,6 +44,9 @@ pub async fn forget(node: &Node, container: &Container) -> Result<(), Error> {
     let name = container.record.with(super::ContainerRecord::unique_name);
     node.container_names.free(&name, container.id.as_str());
     node.images.release(container.id.as_str());
+    if let Ok(sandbox) = container.pod(node) {
+        node.tell(container.id.as_str(), &sandbox, &[Kind::Deleted]);
+    }
     info!(container = %container.id, "container is removed");
     Ok(())
 }

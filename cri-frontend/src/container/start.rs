@@ -10,7 +10,7 @@ use crate::{
     clock::unix_nanos,
     error::Error,
     node::Node,
-    shim::{CreateTask, Shim},
+    shim::{CreateTask, Shim, Stdin},
 };
 
 /// Starts a created container. A failure is the container's exit, with the reason.
@@ -64,6 +64,11 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
         terminal: record.config.tty,
         output: output.unwrap_or_default(),
         run_as: &record.run_as,
+        stdin: match (record.config.stdin, record.config.stdin_once) {
+            (false, _) => Stdin::Closed,
+            (true, false) => Stdin::Open,
+            (true, true) => Stdin::Once,
+        },
     };
     shim.create(task).await?;
     shim.start(&container.id, None).await?;
@@ -75,7 +80,7 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
             warn!(container = %container.id, %error, "the shim does not tell the container's state");
         }
     }
-    container.record.update(|record| {
+    node.change_container(container, |record| {
         if !record.state.is_running() {
             record.state.run(begun);
         }
@@ -92,5 +97,6 @@ async fn give_up(node: &Node, container: &Container, shim: &Shim, error: &Error)
         _ => {}
     }
     let exit = Exit::start_error(unix_nanos(), error.to_string());
-    Ok(container.record.commit(&node.db, |record| record.state.exit(exit)).await?)
+    node.change_container(container, |record| record.state.exit(exit));
+    Ok(container.record.persist(&node.db).await?)
 }

@@ -42,7 +42,8 @@ async fn settle(node: &Arc<Node>, container: &Arc<Container>, shim: &Shim, code:
     let reason = if code == 0 { "Completed" } else { "Error" };
     let exit = Exit { code, finished_at: unix_nanos(), reason: reason.into(), message: String::new() };
     info!(container = %container.id, code, "container has ended");
-    if let Err(error) = container.record.commit(&node.db, |record| record.state.exit(exit)).await {
+    node.change_container(container, |record| record.state.exit(exit));
+    if let Err(error) = container.record.persist(&node.db).await {
         warn!(container = %container.id, %error, "cannot record how a container ended");
     }
 }

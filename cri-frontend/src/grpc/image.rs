@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use a3s_box_image::Credentials;
 use a3s_box_proto::cri;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::convert::image;
+use super::{convert::image, pages::pages};
 use crate::{clock::unix_nanos, error::Error, node::Node, stats::filesystem};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -18,13 +18,15 @@ pub struct Images(pub Arc<Node>);
 #[tonic::async_trait]
 impl cri::image_service_server::ImageService for Images {
     async fn list_images(&self, request: Request<cri::ListImagesRequest>) -> Answer<cri::ListImagesResponse> {
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
-        let found = if wanted.is_empty() {
-            self.0.images.list().map_err(Error::from)?
-        } else {
-            self.0.images.find(&wanted).map_err(Error::from)?.into_iter().collect()
-        };
-        Ok(Response::new(cri::ListImagesResponse { images: found.iter().map(image::item).collect() }))
+        Ok(Response::new(cri::ListImagesResponse { images: self.list(request.into_inner().filter)? }))
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<cri::StreamImagesRequest>,
+    ) -> Answer<BoxStream<cri::StreamImagesResponse>> {
+        let listed = self.list(request.into_inner().filter)?;
+        Ok(Response::new(pages(listed, |images| cri::StreamImagesResponse { images })))
     }
 
     async fn image_status(
@@ -83,6 +85,18 @@ impl cri::image_service_server::ImageService for Images {
             image_filesystems: vec![usage(images.bytes, images.inodes)],
             container_filesystems: vec![usage(pods.bytes, pods.inodes)],
         }))
+    }
+}
+
+impl Images {
+    fn list(&self, filter: Option<cri::ImageFilter>) -> Result<Vec<cri::Image>, Error> {
+        let wanted = filter.and_then(|filter| filter.image).unwrap_or_default().image;
+        let found = if wanted.is_empty() {
+            self.0.images.list()?
+        } else {
+            self.0.images.find(&wanted)?.into_iter().collect()
+        };
+        Ok(found.iter().map(image::item).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod convert;
 mod image;
+mod pages;
 mod runtime;
 pub mod socket;
 mod status_code;

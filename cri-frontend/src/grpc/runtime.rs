@@ -3,20 +3,25 @@
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use a3s_box_proto::{config, cri};
-use serde_json::json;
-use tonic::{Request, Response, Status};
+use futures::{StreamExt, stream};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 use tracing::info;
 
-use super::convert::{container, sandbox, stats};
+use super::{
+    convert::{container, event, metrics, node, sandbox, stats},
+    pages::pages,
+};
 use crate::{
-    clock::unix_nanos,
     container as containers,
     error::Error,
     node::{Node, health},
-    sandbox as sandboxes, stats as figures,
+    sandbox as sandboxes,
+    stats::{self as figures, Depth},
+    streaming,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
+type Stream<T> = Answer<BoxStream<T>>;
 
 /// The service.
 #[derive(Debug)]
@@ -35,23 +40,16 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
         let health = health::check(&self.0).await?;
-        let condition = |name: &str, condition: &health::Condition| cri::RuntimeCondition {
-            r#type: name.into(),
-            status: condition.met,
-            reason: condition.reason.into(),
-            message: condition.message.clone(),
+        let info = if request.into_inner().verbose {
+            node::info(&self.0, &health, &health::manifest(&self.0).await?)
+        } else {
+            HashMap::new()
         };
-        let conditions =
-            vec![condition("RuntimeReady", &health.runtime), condition("NetworkReady", &health.network)];
-        let info = if request.into_inner().verbose { self.info(&health).await? } else { HashMap::new() };
-        let handlers = std::iter::once("").chain(self.0.config.cri.handlers.iter().map(String::as_str));
         answer(cri::StatusResponse {
-            status: Some(cri::RuntimeStatus { conditions }),
+            status: Some(node::status(&health)),
             info,
-            runtime_handlers: handlers
-                .map(|name| cri::RuntimeHandler { name: name.into(), features: Some(Default::default()) })
-                .collect(),
-            features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+            runtime_handlers: node::handlers(&self.0),
+            features: Some(node::features()),
         })
     }
 
@@ -119,10 +117,15 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let filter = sandbox::filter(request.into_inner().filter.unwrap_or_default())?;
-        let items =
-            sandboxes::list::list(&self.0, &filter).iter().map(|found| sandbox::item(found)).collect();
-        answer(cri::ListPodSandboxResponse { items })
+        answer(cri::ListPodSandboxResponse { items: self.list_sandboxes(request.into_inner().filter)? })
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Stream<cri::StreamPodSandboxesResponse> {
+        let listed = self.list_sandboxes(request.into_inner().filter)?;
+        answer(pages(listed, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
     async fn create_container(
@@ -165,13 +168,15 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let Some(filter) = container::filter(filter)? else {
-            return answer(cri::ListContainersResponse::default());
-        };
-        let found = containers::list::list(&self.0, &filter);
-        let containers = found.iter().map(|found| found.record.with(container::item)).collect();
-        answer(cri::ListContainersResponse { containers })
+        answer(cri::ListContainersResponse { containers: self.containers(request.into_inner().filter)? })
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<cri::StreamContainersRequest>,
+    ) -> Stream<cri::StreamContainersResponse> {
+        let listed = self.containers(request.into_inner().filter)?;
+        answer(pages(listed, |containers| cri::StreamContainersResponse { containers }))
     }
 
     async fn container_status(
@@ -180,7 +185,9 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
     ) -> Answer<cri::ContainerStatusResponse> {
         let request = request.into_inner();
         let found = self.0.containers.get(&request.container_id)?;
-        answer(container::status(&found, request.verbose))
+        let status = found.record.with(container::of_record);
+        let info = if request.verbose { container::info(&self.0, &found).await? } else { HashMap::new() };
+        answer(cri::ContainerStatusResponse { status: Some(status), info })
     }
 
     async fn update_container_resources(
@@ -213,12 +220,30 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         })
     }
 
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let wanted = streaming::exec_request(&self.0, request.into_inner())?;
+        answer(cri::ExecResponse { url: self.0.streaming.url(wanted)? })
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let wanted = streaming::attach_request(&self.0, &request.into_inner())?;
+        answer(cri::AttachResponse { url: self.0.streaming.url(wanted)? })
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        let wanted = streaming::port_forward_request(&self.0, request.into_inner())?;
+        answer(cri::PortForwardResponse { url: self.0.streaming.url(wanted)? })
+    }
+
     async fn container_stats(
         &self,
         request: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
         let found = self.0.containers.get(&request.into_inner().container_id)?;
-        let pod = figures::of_pod(&self.0, &found.pod(&self.0)?).await?;
+        let pod = figures::of_pod(&self.0, &found.pod(&self.0)?, Depth::Counters).await?;
         let sample = pod.containers.iter().find(|sample| sample.container.id == found.id);
         let sample = sample.ok_or_else(|| Error::State {
             what: "container",
@@ -232,15 +257,17 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        let filter = container::stats_filter(request.into_inner().filter.unwrap_or_default());
-        let ready =
-            sandboxes::list::Filter { id: filter.sandbox.clone(), ready: Some(true), ..Default::default() };
-        let pods = figures::of_pods(&self.0, sandboxes::list::list(&self.0, &ready)).await;
-        let samples = pods.iter().flat_map(|pod| &pod.containers);
-        let admitted = samples.filter(|sample| sample.container.record.with(|record| filter.admits(record)));
         answer(cri::ListContainerStatsResponse {
-            stats: admitted.map(|sample| stats::container(&self.0, sample)).collect(),
+            stats: self.figures_of_containers(request.into_inner().filter).await,
         })
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<cri::StreamContainerStatsRequest>,
+    ) -> Stream<cri::StreamContainerStatsResponse> {
+        let listed = self.figures_of_containers(request.into_inner().filter).await;
+        answer(pages(listed, |container_stats| cri::StreamContainerStatsResponse { container_stats }))
     }
 
     async fn pod_sandbox_stats(
@@ -248,7 +275,7 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         request: Request<cri::PodSandboxStatsRequest>,
     ) -> Answer<cri::PodSandboxStatsResponse> {
         let found = self.0.sandboxes.get(&request.into_inner().pod_sandbox_id)?;
-        let sample = figures::of_pod(&self.0, &found).await?;
+        let sample = figures::of_pod(&self.0, &found, Depth::Counters).await?;
         answer(cri::PodSandboxStatsResponse { stats: Some(stats::pod(&self.0, &sample)) })
     }
 
@@ -256,33 +283,94 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         &self,
         request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        let filter = sandbox::stats_filter(request.into_inner().filter.unwrap_or_default());
-        let pods = figures::of_pods(&self.0, sandboxes::list::list(&self.0, &filter)).await;
         answer(cri::ListPodSandboxStatsResponse {
-            stats: pods.iter().map(|sample| stats::pod(&self.0, sample)).collect(),
+            stats: self.figures_of_pods(request.into_inner().filter).await,
         })
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Stream<cri::StreamPodSandboxStatsResponse> {
+        let listed = self.figures_of_pods(request.into_inner().filter).await;
+        answer(pages(listed, |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        answer(cri::ListMetricDescriptorsResponse { descriptors: metrics::descriptors() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        answer(cri::ListPodSandboxMetricsResponse { pod_metrics: self.metrics_of_pods().await })
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Stream<cri::StreamPodSandboxMetricsResponse> {
+        let page = |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        answer(pages(self.metrics_of_pods().await, page))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Stream<cri::ContainerEventResponse> {
+        let events = stream::unfold(self.0.events.subscribe(), |mut subscription| async {
+            let event = match subscription.next().await? {
+                Ok(happened) => Ok(event::event(&happened)),
+                Err(behind) => Err(Error::from(behind).into()),
+            };
+            Some((event, subscription))
+        });
+        answer(Box::pin(events.take_until(self.0.shutdown.clone().cancelled_owned())))
     }
 }
 
 impl Runtime {
-    async fn info(&self, health: &health::Health) -> Result<HashMap<String, String>, Error> {
-        let guest = health::manifest(&self.0).await?;
-        let config = &self.0.config;
-        let versions = json!({
-            "frontend": env!("CARGO_PKG_VERSION"),
-            "cri": "v1",
-            "kernel": config.vm.kernel,
-            "qemu": config.vm.qemu,
-            "shim": config.cri.shim,
-        });
-        let accelerator =
-            json!({ "configured": format!("{:?}", config.vm.accelerator), "used": health.accelerator });
-        Ok(HashMap::from([
-            ("guest".to_owned(), guest.to_string()),
-            ("versions".to_owned(), versions.to_string()),
-            ("accelerator".to_owned(), accelerator.to_string()),
-            ("time".to_owned(), json!({ "unix_nanos": unix_nanos() }).to_string()),
-        ]))
+    fn list_sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Error> {
+        let filter = sandbox::filter(filter.unwrap_or_default())?;
+        Ok(sandboxes::list::list(&self.0, &filter).iter().map(|found| sandbox::item(found)).collect())
+    }
+
+    fn containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>, Error> {
+        let Some(filter) = container::filter(filter.unwrap_or_default())? else { return Ok(Vec::new()) };
+        let found = containers::list::list(&self.0, &filter);
+        Ok(found.iter().map(|found| found.record.with(container::item)).collect())
+    }
+
+    async fn figures_of_containers(
+        &self,
+        filter: Option<cri::ContainerStatsFilter>,
+    ) -> Vec<cri::ContainerStats> {
+        let filter = container::stats_filter(filter.unwrap_or_default());
+        let ready =
+            sandboxes::list::Filter { id: filter.sandbox.clone(), ready: Some(true), ..Default::default() };
+        let pods = sandboxes::list::list(&self.0, &ready);
+        let pods = figures::of_pods(&self.0, pods, Depth::Counters).await;
+        let samples = pods.iter().flat_map(|pod| &pod.containers);
+        let admitted = samples.filter(|sample| sample.container.record.with(|record| filter.admits(record)));
+        admitted.map(|sample| stats::container(&self.0, sample)).collect()
+    }
+
+    async fn figures_of_pods(&self, filter: Option<cri::PodSandboxStatsFilter>) -> Vec<cri::PodSandboxStats> {
+        let filter = sandbox::stats_filter(filter.unwrap_or_default());
+        let pods = sandboxes::list::list(&self.0, &filter);
+        let pods = figures::of_pods(&self.0, pods, Depth::Counters).await;
+        pods.iter().map(|sample| stats::pod(&self.0, sample)).collect()
+    }
+
+    async fn metrics_of_pods(&self) -> Vec<cri::PodSandboxMetrics> {
+        let ready = sandboxes::list::Filter { ready: Some(true), ..Default::default() };
+        let pods = sandboxes::list::list(&self.0, &ready);
+        let pods = figures::of_pods(&self.0, pods, Depth::Details).await;
+        pods.iter().map(metrics::pod).collect()
     }
 }
 

@@ -15,7 +15,10 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{names::Names, registry::Registry};
-use crate::{container::Container, error::Error, sandbox::Sandbox, shim::Shims, state::Db};
+use crate::{
+    container::Container, error::Error, events::Events, sandbox::Sandbox, shim::Shims, state::Db,
+    streaming::Streaming,
+};
 
 /// The node, as this frontend knows it.
 #[derive(Debug)]
@@ -34,10 +37,14 @@ pub struct Node {
     pub sandboxes: Registry<Sandbox>,
     /// All containers.
     pub containers: Registry<Container>,
+    /// What happens to both.
+    pub events: Events,
     /// Names of pod sandboxes.
     pub sandbox_names: Names,
     /// Names of containers.
     pub container_names: Names,
+    /// Who may come for an exec, attach or port-forward.
+    pub streaming: Streaming,
     /// Which boot of the machine this is.
     pub boot_id: String,
     /// VMs that may boot at the same time: more of them would only make each one slower, past its timeout.

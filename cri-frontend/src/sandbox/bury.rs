@@ -62,7 +62,8 @@ async fn mark_dead(node: &Arc<Node>, sandbox: &Sandbox, reason: &str) {
         warn!(sandbox = %sandbox.id, %error, "cannot record how containers ended");
     }
     let phase = Phase::Dead { reason: reason.to_owned() };
-    if let Err(error) = sandbox.record.commit(&node.db, |record| record.phase = phase).await {
+    node.change_sandbox(sandbox, |record| record.phase = phase);
+    if let Err(error) = sandbox.record.persist(&node.db).await {
         warn!(sandbox = %sandbox.id, %error, "cannot record the death of a pod sandbox");
     }
 }

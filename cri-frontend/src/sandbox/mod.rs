@@ -17,16 +17,17 @@ use std::{
 };
 
 use a3s_box_network::NetworkNamespace;
-use a3s_box_proto::{config::Config, ids::SandboxId};
+use a3s_box_proto::{config::Config, ids::SandboxId, shim::StateResponse};
 pub use bury::inter;
 pub use record::{NetworkMode, Phase, SandboxRecord};
 pub use run::undo;
+use serde::Serialize;
 pub use watch::{adopt, find, watch};
 
 use crate::{
     shim::{Shim, ShimError},
     state::Tracked,
-    stats::cpu::Meter,
+    stats::{cpu::Meter, hearing::Hearing},
 };
 
 /// The copy of a sandbox's record in its own directory, from which a lost database is made again.
@@ -49,7 +50,41 @@ pub struct Sandbox {
     pub lifecycle: tokio::sync::RwLock<()>,
     /// Its processor's use.
     pub cpu: Meter,
+    /// Whether its guest answers.
+    pub hearing: Hearing,
     shim: RwLock<Option<Shim>>,
+    vm: RwLock<Option<Vm>>,
+}
+
+/// A pod's MicroVM, as its shim described it when it was ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vm {
+    /// The VMM's process on the host.
+    pub pid: u32,
+    /// "kvm" or "tcg".
+    pub accelerator: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// The agent's version.
+    pub agent_version: String,
+}
+
+impl From<&StateResponse> for Vm {
+    fn from(state: &StateResponse) -> Self {
+        Self {
+            pid: state.vmm_pid,
+            accelerator: state.accelerator.clone(),
+            vcpus: state.vcpus,
+            memory_bytes: state.memory_bytes,
+            kernel: state.kernel_release.clone(),
+            agent_version: state.agent_version.clone(),
+        }
+    }
 }
 
 impl Sandbox {
@@ -63,7 +98,9 @@ impl Sandbox {
             record: Tracked::new(record),
             lifecycle: tokio::sync::RwLock::default(),
             cpu: Meter::default(),
+            hearing: Hearing::default(),
             shim: RwLock::default(),
+            vm: RwLock::default(),
         }
     }
 
@@ -71,6 +108,16 @@ impl Sandbox {
     pub fn shim(&self) -> Result<Shim, ShimError> {
         let shim = self.shim.read().unwrap_or_else(PoisonError::into_inner).clone();
         shim.ok_or_else(|| ShimError::Absent(self.id.clone()))
+    }
+
+    /// Its MicroVM, once it was ready.
+    pub fn vm(&self) -> Option<Vm> {
+        self.vm.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what the shim says of the MicroVM.
+    pub fn describe(&self, state: &StateResponse) {
+        *self.vm.write().unwrap_or_else(PoisonError::into_inner) = Some(state.into());
     }
 
     /// Keeps a connection for all who need it.

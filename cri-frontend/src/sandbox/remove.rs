@@ -6,7 +6,7 @@ use futures::future::try_join_all;
 use tracing::info;
 
 use super::{Sandbox, stop::halt};
-use crate::{container, error::Error, node::Node};
+use crate::{container, error::Error, events::Kind, node::Node};
 
 /// Removes a pod sandbox with all its containers; the unknown is removed already.
 pub async fn remove(node: &Arc<Node>, id: &str) -> Result<(), Error> {
@@ -27,6 +27,7 @@ async fn forget(node: &Arc<Node>, sandbox: &Sandbox) -> Result<(), Error> {
     let name = sandbox.record.with(super::SandboxRecord::unique_name);
     node.sandboxes.remove(sandbox.id.as_str());
     node.sandbox_names.free(&name, sandbox.id.as_str());
+    node.tell(sandbox.id.as_str(), sandbox, &[Kind::Deleted]);
     info!(sandbox = %sandbox.id, "pod sandbox is removed");
     Ok(())
 }

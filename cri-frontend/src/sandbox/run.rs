@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     clock::unix_nanos,
-    container::exec_sync::SOCKETS,
+    container::shim_socket::SOCKETS,
     error::Error,
+    events::Kind,
     node::{
         Node, files,
         ids::new_id,
@@ -74,6 +75,7 @@ async fn make(node: Arc<Node>, sandbox: Arc<Sandbox>, mut reservation: Reservati
         Ok(shim) => {
             let ms = begun.elapsed().as_millis();
             info!(sandbox = %sandbox.id, pod, ms, "pod sandbox is ready");
+            node.tell(sandbox.id.as_str(), &sandbox, &[Kind::Created, Kind::Started]);
             reservation.keep();
             reservation.finish(Ok(sandbox.id.to_string()));
             watch(&node, &sandbox, shim);
@@ -150,6 +152,7 @@ async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>, undo: &mut UndoStack
     let shim = booted?;
     attached.map_err(step("attaching it to the network (CNI ADD)"))?;
     shim.start_sandbox().await.map_err(step("configuring its MicroVM (StartSandbox)"))?;
+    sandbox.describe(&shim.state().await.map_err(step("asking for its state"))?);
     sandbox.record.update(|record| record.phase = Phase::Ready);
     mirror(sandbox).await.map_err(step("writing its record"))?;
     sandbox.record.persist(&node.db).await.map_err(step("writing its record"))?;

@@ -53,7 +53,8 @@ async fn end_vm(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let phase = Phase::Dead { reason };
     // The containers' exits first: their shim, which knows them, ends next.
     settle_containers(node, sandbox).await?;
-    Ok(sandbox.record.commit(&node.db, |record| record.phase = phase).await?)
+    node.change_sandbox(sandbox, |record| record.phase = phase);
+    Ok(sandbox.record.persist(&node.db).await?)
 }
 
 /// Takes over the exits that the shim knows, and gives the containers one of which it doesn't.

@@ -94,6 +94,7 @@ async fn take_over(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: &Shim) -> Res
     let containers = node.containers_of(sandbox);
     container::observe(node, &containers, &state).await?;
     container::reset_unstarted(shim, &containers, &state).await;
+    sandbox.describe(&state);
     sandbox.connect(shim.clone());
     for container in containers {
         if container.record.with(|record| record.state.is_running()) {

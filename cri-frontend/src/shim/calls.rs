@@ -12,7 +12,7 @@ use a3s_box_proto::{
 use containerd_shim_protos::{
     api::{
         ConnectRequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, Mount,
-        StartRequest, UpdateTaskRequest, WaitRequest,
+        ResizePtyRequest, StartRequest, UpdateTaskRequest, WaitRequest,
     },
     sandbox_api::{
         CreateSandboxRequest, ShutdownSandboxRequest, StartSandboxRequest, StopSandboxRequest,
@@ -74,6 +74,19 @@ pub struct CreateTask<'a> {
     pub output: String,
     /// Whom to run as.
     pub run_as: &'a RunAs,
+    /// Whether its input can be attached to, and for how long.
+    pub stdin: Stdin,
+}
+
+/// The input of a container's own process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdin {
+    /// None: it reads the end at once.
+    Closed,
+    /// It waits for those who attach.
+    Open,
+    /// It ends when the first who attached to it has gone.
+    Once,
 }
 
 /// A process to be made in a running container.
@@ -85,10 +98,45 @@ pub struct ExecTask<'a> {
     pub id: &'a ExecId,
     /// OCI's `process` object, JSON.
     pub process: Vec<u8>,
-    /// `stdio::Endpoint` of the output.
+    /// It has a terminal.
+    pub terminal: bool,
+    /// `stdio::Endpoint` of the input, or empty.
+    pub stdin: String,
+    /// `stdio::Endpoint` of the output, or empty.
     pub stdout: String,
-    /// `stdio::Endpoint` of the errors.
+    /// `stdio::Endpoint` of the errors, or empty.
     pub stderr: String,
+}
+
+/// What of a container's process is wanted: `stdio::Endpoint`s, or empty.
+#[derive(Debug)]
+pub struct AttachTo<'a> {
+    /// The container.
+    pub container: &'a ContainerId,
+    /// Its input.
+    pub stdin: String,
+    /// Its output.
+    pub stdout: String,
+    /// Its errors.
+    pub stderr: String,
+}
+
+/// Figures of a pod.
+#[derive(Debug)]
+pub struct Stats {
+    /// As the guest counts.
+    pub guest: agent::StatsResponse,
+    /// As the host counts.
+    pub host: HostCost,
+}
+
+/// What the whole pod takes of the host: VMM, helpers, shim, and with them all of the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostCost {
+    /// Microseconds of processor time.
+    pub cpu_usec: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
 }
 
 impl Shim {
@@ -188,7 +236,7 @@ impl Shim {
             terminal: container.terminal,
             stdout: container.output.clone(),
             stderr: if container.terminal { String::new() } else { container.output },
-            options: Some(create_options(container.run_as)?).into(),
+            options: Some(create_options(container.run_as, container.stdin)?).into(),
             ..Default::default()
         };
         bounded("Task.Create", BY_AGENT, self.task.create(within(BY_AGENT), &request)).await.map(drop)
@@ -207,6 +255,8 @@ impl Shim {
         let request = ExecProcessRequest {
             id: exec.container.to_string(),
             exec_id: exec.id.to_string(),
+            terminal: exec.terminal,
+            stdin: exec.stdin,
             stdout: exec.stdout,
             stderr: exec.stderr,
             spec: Some(spec).into(),
@@ -231,6 +281,53 @@ impl Shim {
     /// Kills an exec.
     pub async fn kill_exec(&self, container: &ContainerId, exec: &ExecId) -> Result<(), ShimError> {
         self.signal(container, Some(exec), rustix::process::Signal::KILL.as_raw().unsigned_abs(), false).await
+    }
+
+    /// Ends an exec whose client has gone.
+    pub async fn hang_up(&self, container: &ContainerId, exec: &ExecId) -> Result<(), ShimError> {
+        let request = control::HangUpRequest {
+            container_id: container.to_string(),
+            exec_id: exec.to_string(),
+            ..Default::default()
+        };
+        bounded("Control.HangUp", BY_AGENT, self.control.hang_up(within(BY_AGENT), &request)).await.map(drop)
+    }
+
+    /// Sets the size of a terminal.
+    pub async fn resize(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        width: u16,
+        height: u16,
+    ) -> Result<(), ShimError> {
+        let request = ResizePtyRequest {
+            id: container.to_string(),
+            exec_id: exec_text(exec),
+            width: width.into(),
+            height: height.into(),
+            ..Default::default()
+        };
+        bounded("Task.ResizePty", BY_AGENT, self.task.resize_pty(within(BY_AGENT), &request)).await.map(drop)
+    }
+
+    /// Joins a container's process; answers when it has joined.
+    pub async fn attach(&self, attach: AttachTo<'_>) -> Result<(), ShimError> {
+        let request = control::AttachRequest {
+            container_id: attach.container.to_string(),
+            stdin: attach.stdin,
+            stdout: attach.stdout,
+            stderr: attach.stderr,
+            ..Default::default()
+        };
+        bounded("Control.Attach", BY_AGENT, self.control.attach(within(BY_AGENT), &request)).await.map(drop)
+    }
+
+    /// Connects a port inside the pod to a socket; answers when both are connected.
+    pub async fn port_forward(&self, port: u16, socket: String) -> Result<(), ShimError> {
+        let request = control::PortForwardRequest { port: port.into(), socket, ..Default::default() };
+        let call = self.control.port_forward(within(BY_AGENT), &request);
+        bounded("Control.PortForward", BY_AGENT, call).await.map(drop)
     }
 
     async fn signal(
@@ -271,17 +368,18 @@ impl Shim {
             .map(drop)
     }
 
-    /// Figures of the guest and its containers.
-    pub async fn stats(&self) -> Result<agent::StatsResponse, ShimError> {
-        let answer =
-            bounded("Control.Stats", STATS, self.control.stats(within(STATS), &control::StatsRequest::new()))
-                .await?;
-        agent::StatsResponse::parse_from_bytes(&answer.agent_stats)
-            .map_err(|error| ShimError::Lost { call: "Control.Stats", reason: error.to_string() })
+    /// Figures of the guest and its containers; with `details`, those that take a look at each process.
+    pub async fn stats(&self, details: bool) -> Result<Stats, ShimError> {
+        let request = control::StatsRequest { details, ..Default::default() };
+        let answer = bounded("Control.Stats", STATS, self.control.stats(within(STATS), &request)).await?;
+        let guest = agent::StatsResponse::parse_from_bytes(&answer.agent_stats)
+            .map_err(|error| ShimError::Lost { call: "Control.Stats", reason: error.to_string() })?;
+        let host = HostCost { cpu_usec: answer.host_cpu_usage_usec, memory_bytes: answer.host_memory_bytes };
+        Ok(Stats { guest, host })
     }
 }
 
-fn create_options(run_as: &RunAs) -> Result<Any, ShimError> {
+fn create_options(run_as: &RunAs, stdin: Stdin) -> Result<Any, ShimError> {
     let user = control::UserLookup {
         user: run_as.user.clone(),
         group: run_as.group.clone(),
@@ -289,7 +387,12 @@ fn create_options(run_as: &RunAs) -> Result<Any, ShimError> {
         strict: run_as.strict,
         ..Default::default()
     };
-    let options = control::CreateOptions { user: Some(user).into(), ..Default::default() };
+    let options = control::CreateOptions {
+        user: Some(user).into(),
+        stdin: stdin != Stdin::Closed,
+        stdin_once: stdin == Stdin::Once,
+        ..Default::default()
+    };
     let bytes = options
         .write_to_bytes()
         .map_err(|error| ShimError::Lost { call: "Task.Create", reason: error.to_string() })?;

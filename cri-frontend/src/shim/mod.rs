@@ -8,7 +8,7 @@ mod process;
 use std::{io, path::PathBuf, time::Duration};
 
 use a3s_box_proto::ids::SandboxId;
-pub use calls::{CreateTask, ExecTask, Shim};
+pub use calls::{AttachTo, CreateTask, ExecTask, HostCost, Shim, Stats, Stdin};
 pub use connect::{Connection, connect};
 pub use launch::{SOCKET, Shims};
 pub use process::ShimProcess;

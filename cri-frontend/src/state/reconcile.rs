@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Loaded;
 use crate::{
-    container::{self, CONTAINERS, Container, ContainerRecord, exec_sync::SOCKETS},
+    container::{self, CONTAINERS, Container, ContainerRecord, shim_socket::SOCKETS},
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod filesystem;
+pub mod hearing;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,10 +10,26 @@ use a3s_box_proto::agent;
 use futures::{StreamExt, stream};
 use tracing::debug;
 
-use crate::{container::Container, error::Error, node::Node, sandbox::Sandbox};
+use self::hearing::Ask;
+use crate::{
+    container::Container,
+    error::{Error, Kind},
+    node::Node,
+    sandbox::Sandbox,
+    shim::{HostCost, Stats},
+};
 
-/// Pods that are asked at the same time.
-const AT_ONCE: usize = 32;
+/// Pods that are asked at the same time: more than a node has, so that none waits for another one's silence.
+const AT_ONCE: usize = 1024;
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What the kernel has counted.
+    Counters,
+    /// With what takes a look at each process.
+    Details,
+}
 
 /// One sample of a pod and of all its containers.
 #[derive(Debug)]
@@ -21,9 +38,13 @@ pub struct PodSample {
     pub sandbox: Arc<Sandbox>,
     /// The guest as a whole.
     pub figures: Figures,
+    /// Processes and threads of its containers.
+    pub processes: u64,
     /// Its network interfaces.
     pub interfaces: Vec<agent::InterfaceStats>,
-    /// Its containers that the guest knows.
+    /// What all of it takes of the host.
+    pub host: HostCost,
+    /// Its running containers.
     pub containers: Vec<ContainerSample>,
 }
 
@@ -34,10 +55,8 @@ pub struct ContainerSample {
     pub container: Arc<Container>,
     /// Its cgroup.
     pub figures: Figures,
-    /// Bytes of its writable layer.
-    pub writable_bytes: u64,
-    /// Inodes of its writable layer.
-    pub writable_inodes: u64,
+    /// All that the guest told of it.
+    pub told: agent::ContainerStats,
 }
 
 /// What the guest counts, and what follows from it.
@@ -45,17 +64,35 @@ pub struct ContainerSample {
 pub struct Figures {
     /// When, in nanoseconds since the epoch.
     pub at: i64,
-    /// Processor time used, nanoseconds.
-    pub cpu_nanos: u64,
     /// Processor time per second since the last sample, nanoseconds.
     pub cpu_rate: Option<u64>,
+    /// cgroup v2's processor figures.
+    pub cpu: agent::CpuStats,
     /// cgroup v2's memory figures.
     pub memory: agent::MemoryStats,
-    /// Processes.
-    pub processes: u64,
+    /// cgroup v2's figures of block devices.
+    pub io: agent::IoStats,
 }
 
 impl Figures {
+    fn new(
+        at: i64,
+        cpu: &agent::CpuStats,
+        memory: &agent::MemoryStats,
+        io: &agent::IoStats,
+        meter: &cpu::Meter,
+    ) -> Self {
+        let mut figures =
+            Self { at, cpu_rate: None, cpu: cpu.clone(), memory: memory.clone(), io: io.clone() };
+        figures.cpu_rate = meter.rate(at, figures.cpu_nanos());
+        figures
+    }
+
+    /// Processor time used, nanoseconds.
+    pub fn cpu_nanos(&self) -> u64 {
+        self.cpu.usage_usec.saturating_mul(1000)
+    }
+
     /// What cannot be reclaimed at once: kubelet evicts by this.
     pub fn working_set(&self) -> u64 {
         self.memory.usage.saturating_sub(self.memory.inactive_file)
@@ -69,61 +106,62 @@ impl Figures {
 }
 
 /// A sample of one pod.
-pub async fn of_pod(node: &Node, sandbox: &Arc<Sandbox>) -> Result<PodSample, Error> {
-    let told = sandbox.shim()?.stats().await?;
-    Ok(sample(node, sandbox, told))
+pub async fn of_pod(node: &Node, sandbox: &Arc<Sandbox>, depth: Depth) -> Result<PodSample, Error> {
+    let told = sandbox.shim()?.stats(depth == Depth::Details).await.map_err(Error::from);
+    let silent = told.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded);
+    sandbox.hearing.note(!silent);
+    Ok(sample(node, sandbox, told?))
 }
 
-/// Samples of many pods; one that does not answer in time is left out and holds up none.
-pub async fn of_pods(node: &Node, sandboxes: Vec<Arc<Sandbox>>) -> Vec<PodSample> {
+/// Samples of many pods. One that does not answer is left out: it costs the first caller a moment, and later ones
+/// nothing, until it answers again.
+pub async fn of_pods(node: &Arc<Node>, sandboxes: Vec<Arc<Sandbox>>, depth: Depth) -> Vec<PodSample> {
     let answers = stream::iter(sandboxes).map(|sandbox| async move {
-        match of_pod(node, &sandbox).await {
-            Ok(sample) => Some(sample),
-            Err(error) => {
-                debug!(sandbox = %sandbox.id, %error, "no figures");
+        match sandbox.hearing.ask() {
+            Ask::Now => heard(node, &sandbox, depth).await,
+            Ask::Behind => {
+                let owner = node.clone();
+                node.watch(async move { drop(heard(&owner, &sandbox, Depth::Counters).await) });
                 None
             }
+            Ask::Not => None,
         }
     });
     answers.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
 }
 
-fn sample(node: &Node, sandbox: &Arc<Sandbox>, told: agent::StatsResponse) -> PodSample {
+async fn heard(node: &Node, sandbox: &Arc<Sandbox>, depth: Depth) -> Option<PodSample> {
+    of_pod(node, sandbox, depth)
+        .await
+        .inspect_err(|error| debug!(sandbox = %sandbox.id, %error, "no figures"))
+        .ok()
+}
+
+fn sample(node: &Node, sandbox: &Arc<Sandbox>, told: Stats) -> PodSample {
     // The host's clock: it orders samples also over a guest's restart.
     let at = crate::clock::unix_nanos();
+    let running = |container: &Arc<Container>| container.record.with(|record| record.state.is_running());
     let known: HashMap<String, Arc<Container>> = node
         .containers_of(sandbox)
         .into_iter()
+        .filter(running)
         .map(|container| (container.id.to_string(), container))
         .collect();
+    let Stats { guest, host } = told;
     // What the guest says of containers that are not this pod's is nobody's figure.
-    let containers = told.containers.into_iter().filter_map(|stats| {
-        let container = known.get(&stats.container_id)?.clone();
-        let figures = figures(at, &stats.cpu, &stats.memory, stats.process_count, &container.cpu);
-        Some(ContainerSample {
-            container,
-            figures,
-            writable_bytes: stats.writable_bytes,
-            writable_inodes: stats.writable_inodes,
-        })
+    let containers = guest.containers.into_iter().filter_map(|told| {
+        let container = known.get(&told.container_id)?.clone();
+        let figures = Figures::new(at, &told.cpu, &told.memory, &told.io, &container.cpu);
+        Some(ContainerSample { container, figures, told })
     });
     PodSample {
         containers: containers.collect(),
-        figures: figures(at, &told.cpu, &told.memory, told.process_count, &sandbox.cpu),
-        interfaces: told.interfaces,
+        figures: Figures::new(at, &guest.cpu, &guest.memory, &guest.io, &sandbox.cpu),
+        processes: guest.process_count,
+        interfaces: guest.interfaces,
+        host,
         sandbox: sandbox.clone(),
     }
-}
-
-fn figures(
-    at: i64,
-    cpu: &agent::CpuStats,
-    memory: &agent::MemoryStats,
-    processes: u64,
-    meter: &cpu::Meter,
-) -> Figures {
-    let cpu_nanos = cpu.usage_usec.saturating_mul(1000);
-    Figures { at, cpu_nanos, cpu_rate: meter.rate(at, cpu_nanos), memory: memory.clone(), processes }
 }
 
 #[cfg(test)]
@@ -132,7 +170,8 @@ mod tests {
 
     fn memory(usage: u64, inactive_file: u64, limit: u64) -> Figures {
         let memory = agent::MemoryStats { usage, inactive_file, limit, ..Default::default() };
-        Figures { at: 0, cpu_nanos: 0, cpu_rate: None, memory, processes: 0 }
+        let (cpu, io) = (agent::CpuStats::default(), agent::IoStats::default());
+        Figures::new(0, &cpu, &memory, &io, &cpu::Meter::default())
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn request(container: &Container, process: &ProcessSpec) -> zygote::Exec {
         program: process_spec::program(process, container.filter.clone()),
         rlimits: process.rlimits().clone().unwrap_or_default(),
         namespaces: namespaces(container),
-        terminal: process.terminal().unwrap_or(false).then_some(size),
+        terminal: process.terminal().unwrap_or(false).then_some(zygote::Terminal { size }),
         oom_score_adj: process.oom_score_adj().unwrap_or(0),
     }
 }

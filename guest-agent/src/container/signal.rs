@@ -1,11 +1,12 @@
-//! Signals and window sizes.
+//! Signals, window sizes and hang-ups.
 
 use a3s_box_proto::ids::{ContainerId, ExecId};
 
 use super::{Container, Containers};
 use crate::{
     cgroup::Cgroup,
-    error::{Error, For, Object},
+    error::{Error, Failed, For, Object},
+    process::pty::Pty,
     sys::{process, tty::Size},
 };
 
@@ -18,10 +19,24 @@ impl Containers {
 
     /// Tells a process the size of its terminal.
     pub fn resize(&self, id: &ContainerId, exec: Option<&ExecId>, size: Size) -> Result<(), Error> {
+        self.on_terminal(id, exec, |terminal| terminal.resize(size))
+    }
+
+    /// Hangs a process's terminal up.
+    pub fn hang_up(&self, id: &ContainerId, exec: Option<&ExecId>) -> Result<(), Error> {
+        self.on_terminal(id, exec, Pty::hang_up)
+    }
+
+    fn on_terminal(
+        &self,
+        id: &ContainerId,
+        exec: Option<&ExecId>,
+        action: impl FnOnce(&Pty) -> Result<(), Failed>,
+    ) -> Result<(), Error> {
         let process = self.process(id, exec)?;
         let object = || Object::Container(id.clone());
         match &process.stdio.terminal {
-            Some(terminal) => terminal.resize(size).of(object),
+            Some(terminal) => action(terminal).of(object),
             None => {
                 Err(Error::Precondition { object: object(), why: "the process has no terminal".to_owned() })
             }

@@ -1,11 +1,16 @@
 //! What the pod and its containers use, as the kernel counts it, and the limits that can be changed.
 
+pub mod io;
+pub mod pressure;
+pub mod processes;
+
 use std::{fs, sync::Arc};
 
 use a3s_box_proto::ids::ContainerId;
 use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager};
 use oci_spec::runtime::LinuxResources;
 
+use self::{io::Io, pressure::Pressure, processes::Details};
 use super::{Container, Containers, limits};
 use crate::{
     cgroup::{Cgroup, limit_of, value_of},
@@ -15,7 +20,7 @@ use crate::{
 };
 
 /// Processor time in microseconds.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Cpu {
     /// All of it.
     pub usage: u64,
@@ -25,10 +30,12 @@ pub struct Cpu {
     pub system: u64,
     /// Periods of the limit, those in which it was reached, and the time lost by it.
     pub throttling: [u64; 3],
+    /// Waiting for a processor.
+    pub pressure: Pressure,
 }
 
 /// Memory in bytes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Memory {
     /// In use.
     pub usage: u64,
@@ -40,6 +47,16 @@ pub struct Memory {
     pub file: u64,
     /// Of files that could be dropped at once.
     pub inactive_file: u64,
+    /// Of files that were used lately.
+    pub active_file: u64,
+    /// Of files that are mapped.
+    pub mapped_file: u64,
+    /// Of the kernel, for these programs.
+    pub kernel: u64,
+    /// The most that was ever in use.
+    pub peak: u64,
+    /// How often the limit was reached.
+    pub limit_hits: u64,
     /// Page faults, and those that read a disk.
     pub faults: [u64; 2],
     /// Swapped out.
@@ -48,6 +65,8 @@ pub struct Memory {
     pub swap_limit: u64,
     /// Processes killed for want of memory.
     pub oom_kills: u64,
+    /// Waiting for memory.
+    pub pressure: Pressure,
 }
 
 /// Counters of a network device.
@@ -55,10 +74,10 @@ pub struct Memory {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Bytes, packets, errors.
-    pub received: [u64; 3],
+    /// Bytes, packets, errors, packets dropped.
+    pub received: [u64; 4],
     /// The same.
-    pub sent: [u64; 3],
+    pub sent: [u64; 4],
 }
 
 /// A container's figures.
@@ -76,6 +95,12 @@ pub struct ContainerFigures {
     pub processes_limit: u64,
     /// Its writable layer.
     pub writable: Usage,
+    /// Block devices.
+    pub io: Io,
+    /// Huge pages in use: size as the kernel writes it, bytes.
+    pub hugepages: Vec<(String, u64)>,
+    /// What has to be looked for process by process, where it was asked for.
+    pub details: Option<Details>,
 }
 
 /// The guest's.
@@ -89,17 +114,20 @@ pub struct PodFigures {
     pub memory: Memory,
     /// Network devices but the loopback.
     pub interfaces: Vec<Interface>,
-    /// Processes and threads of the guest.
+    /// Processes and threads of all containers.
     pub processes: u64,
+    /// Block devices.
+    pub io: Io,
 }
 
-fn cpu(stat: &str) -> Cpu {
+fn cpu(stat: &str, pressure: &str) -> Cpu {
     let value = |key| value_of(stat, key).unwrap_or(0);
     Cpu {
         usage: value("usage_usec"),
         user: value("user_usec"),
         system: value("system_usec"),
         throttling: [value("nr_periods"), value("nr_throttled"), value("throttled_usec")],
+        pressure: pressure.into(),
     }
 }
 
@@ -113,10 +141,16 @@ fn memory(cgroup: &Cgroup) -> Memory {
         anon: value("anon"),
         file: value("file"),
         inactive_file: value("inactive_file"),
+        active_file: value("active_file"),
+        mapped_file: value("file_mapped"),
+        kernel: value("kernel"),
+        peak: number("memory.peak"),
+        limit_hits: value_of(&cgroup.read("memory.events"), "max").unwrap_or(0),
         faults: [value("pgfault"), value("pgmajfault")],
         swap: number("memory.swap.current"),
         swap_limit: number("memory.swap.max"),
         oom_kills: cgroup.oom_kills(),
+        pressure: cgroup.read("memory.pressure").as_str().into(),
     }
 }
 
@@ -128,7 +162,7 @@ fn meminfo(text: &str, key: &str) -> u64 {
 }
 
 /// The root cgroup has no memory files; the machine's are its.
-fn guest_memory(info: &str, vmstat: &str) -> Memory {
+fn guest_memory(info: &str, vmstat: &str, pressure: &str) -> Memory {
     let value = |key| meminfo(info, key);
     let event = |key| value_of(vmstat, key).unwrap_or(0);
     Memory {
@@ -137,10 +171,17 @@ fn guest_memory(info: &str, vmstat: &str) -> Memory {
         anon: value("AnonPages"),
         file: value("Cached") + value("Buffers"),
         inactive_file: value("Inactive(file)"),
+        active_file: value("Active(file)"),
+        mapped_file: value("Mapped"),
+        kernel: value("Slab") + value("KernelStack") + value("PageTables"),
+        // The kernel does not remember these for a whole machine.
+        peak: 0,
+        limit_hits: 0,
         faults: [event("pgfault"), event("pgmajfault")],
         swap: value("SwapTotal").saturating_sub(value("SwapFree")),
         swap_limit: value("SwapTotal"),
         oom_kills: event("oom_kill"),
+        pressure: pressure.into(),
     }
 }
 
@@ -151,19 +192,29 @@ fn interfaces(table: &str) -> Vec<Interface> {
         let counters: Vec<u64> =
             counters.split_ascii_whitespace().map_while(|text| text.parse().ok()).collect();
         let at = |index: usize| counters.get(index).copied().unwrap_or(0);
-        let [received, sent] = [0, 8].map(|first| [at(first), at(first + 1), at(first + 2)]);
+        let [received, sent] = [0, 8].map(|first| [at(first), at(first + 1), at(first + 2), at(first + 3)]);
         Some(Interface { name: name.trim().to_owned(), received, sent })
     };
     table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
 }
 
+/// Sizes whose controller counts here.
+fn hugepages(cgroup: &Cgroup) -> Vec<(String, u64)> {
+    let current = |size: &str| limit_of(&cgroup.read(&format!("hugetlb.{size}.current")));
+    ["2MB", "1GB"].into_iter().filter_map(|size| Some((size.to_owned(), current(size)?))).collect()
+}
+
 impl Container {
-    fn figures(&self) -> ContainerFigures {
-        let number = |file: &str| limit_of(&self.cgroup.read(file)).unwrap_or(0);
+    fn figures(&self, details: bool) -> ContainerFigures {
+        let read = |file: &str| self.cgroup.read(file);
+        let number = |file: &str| limit_of(&read(file)).unwrap_or(0);
         ContainerFigures {
             id: self.id.clone(),
-            cpu: cpu(&self.cgroup.read("cpu.stat")),
+            cpu: cpu(&read("cpu.stat"), &read("cpu.pressure")),
             memory: memory(&self.cgroup),
+            io: Io::parse(&read("io.stat"), &read("io.pressure")),
+            hugepages: hugepages(&self.cgroup),
+            details: details.then(|| processes::look(&self.cgroup, self.init.pid())),
             processes: number("pids.current"),
             processes_limit: number("pids.max"),
             writable: self.rootfs.usage().unwrap_or_else(|error| {
@@ -202,26 +253,23 @@ fn apply(id: &ContainerId, resources: &LinuxResources) -> Result<(), Failed> {
 
 impl Containers {
     /// All figures of this moment.
-    pub async fn stats(&self) -> Result<PodFigures, Failed> {
+    pub async fn stats(&self, details: bool) -> Result<PodFigures, Failed> {
         let containers = self.all();
         blocking(move || {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-            let load = read("/proc/loadavg");
+            let root = |file: &str| read(&format!("{}/{file}", paths::CGROUPS));
+            let pressure = |resource: &str| read(&format!("/proc/pressure/{resource}"));
             Ok(PodFigures {
-                containers: containers.iter().map(|container| container.figures()).collect(),
-                cpu: cpu(&read(&format!("{}/cpu.stat", paths::CGROUPS))),
-                memory: guest_memory(&read("/proc/meminfo"), &read("/proc/vmstat")),
+                containers: containers.iter().map(|container| container.figures(details)).collect(),
+                cpu: cpu(&root("cpu.stat"), &pressure("cpu")),
+                memory: guest_memory(&read("/proc/meminfo"), &read("/proc/vmstat"), &pressure("memory")),
                 interfaces: interfaces(&read("/proc/net/dev")),
-                processes: processes(&load).unwrap_or(0),
+                processes: limit_of(&Cgroup::of_pod().read("pids.current")).unwrap_or(0),
+                io: Io::parse(&root("io.stat"), &pressure("io")),
             })
         })
         .await
     }
-}
-
-/// The fourth field of /proc/loadavg: running and existing tasks.
-fn processes(load: &str) -> Option<u64> {
-    load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
 #[cfg(test)]
@@ -231,12 +279,13 @@ mod tests {
     #[test]
     fn the_kernels_tables_are_read() {
         let stat = "usage_usec 900\nuser_usec 600\nsystem_usec 300\nnr_periods 4\nnr_throttled 2\nthrottled_usec 7\n";
-        assert_eq!(cpu(stat), Cpu { usage: 900, user: 600, system: 300, throttling: [4, 2, 7] });
-        assert_eq!(cpu(""), Cpu::default());
+        let told = cpu(stat, "");
+        assert_eq!((told.usage, told.user, told.system, told.throttling), (900, 600, 300, [4, 2, 7]));
+        assert_eq!(cpu("", ""), Cpu::default());
 
         let info =
             "MemTotal:         246012 kB\nMemFree:   100 kB\nInactive(file):   12 kB\nInactive:  99 kB\n";
-        let memory = guest_memory(info, "pgfault 5\npgmajfault 1\noom_kill 3\n");
+        let memory = guest_memory(info, "pgfault 5\npgmajfault 1\noom_kill 3\n", "");
         assert_eq!(memory.limit, 246_012 * 1024);
         assert_eq!(memory.inactive_file, 12 * 1024);
         assert_eq!((memory.faults, memory.oom_kills), ([5, 1], 3));
@@ -245,10 +294,9 @@ mod tests {
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
-  eth0:    2000      20    3    0    0     0          0         0     4000      40    5    0    0     0       0          0
+  eth0:    2000      20    3    1    0     0          0         0     4000      40    5    2    0     0       0          0
 ";
-        let eth0 = Interface { name: "eth0".to_owned(), received: [2000, 20, 3], sent: [4000, 40, 5] };
+        let eth0 = Interface { name: "eth0".to_owned(), received: [2000, 20, 3, 1], sent: [4000, 40, 5, 2] };
         assert_eq!(interfaces(table), [eth0]);
-        assert_eq!(processes("0.00 0.01 0.05 1/63 812\n"), Some(63));
     }
 }

@@ -33,6 +33,12 @@ impl Pty {
         )))
     }
 
+    /// Hangs it up.
+    pub fn hang_up(&self) -> Result<(), Failed> {
+        let peer = tty::peer(self.0.get_ref()).step(|| "open the terminal's other end".to_owned())?;
+        tty::hang_up(&peer).step(|| "hang the terminal up".to_owned())
+    }
+
     /// Sets columns and rows.
     pub fn resize(&self, size: tty::Size) -> Result<(), Failed> {
         tty::resize(self.0.get_ref(), size).step(|| "resize the terminal".to_owned())

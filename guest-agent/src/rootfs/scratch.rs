@@ -64,15 +64,20 @@ impl WritableLayer {
     /// Bytes and inodes.
     pub fn usage(&self) -> Result<Usage, Failed> {
         let step = || format!("read the usage of {}", self.directory.display());
+        let figures = statvfs(&self.directory).step(step)?;
+        let whole = Usage {
+            bytes: (figures.blocks() - figures.blocks_free()) * figures.fragment_size(),
+            inodes: figures.files() - figures.files_free(),
+            bytes_in_all: figures.blocks() * figures.fragment_size(),
+            inodes_in_all: figures.files(),
+            inodes_free: figures.files_free(),
+        };
         if self.medium == Medium::Memory {
-            let figures = statvfs(&self.directory).step(step)?;
-            return Ok(Usage {
-                bytes: (figures.blocks() - figures.blocks_free()) * figures.fragment_size(),
-                inodes: figures.files() - figures.files_free(),
-            });
+            return Ok(whole);
         }
         let directory = File::open(&self.directory).step(step)?;
-        quota::project_usage(&directory, self.project).step(step)
+        let own = quota::project_usage(&directory, self.project).step(step)?;
+        Ok(Usage { bytes: own.bytes, inodes: own.inodes, ..whole })
     }
 }
 

@@ -4,7 +4,12 @@ use a3s_box_proto::agent;
 
 use crate::{
     container::{
-        stats::{ContainerFigures, Cpu, Interface, Memory, PodFigures},
+        stats::{
+            ContainerFigures, Cpu, Interface, Memory, PodFigures,
+            io::{Device, Io},
+            pressure::{Pressure, Stall},
+            processes::Details,
+        },
         user::Resolved,
         wait::Ended,
     },
@@ -36,6 +41,7 @@ pub fn stats(figures: PodFigures) -> agent::StatsResponse {
         memory: Some(memory(figures.memory)).into(),
         interfaces: figures.interfaces.into_iter().map(interface).collect(),
         process_count: figures.processes,
+        io: Some(io(figures.io)).into(),
         unix_nanos: unix_nanos(),
         ..Default::default()
     }
@@ -50,6 +56,52 @@ fn container(figures: ContainerFigures) -> agent::ContainerStats {
         writable_bytes: figures.writable.bytes,
         writable_inodes: figures.writable.inodes,
         pids_limit: figures.processes_limit,
+        io: Some(io(figures.io)).into(),
+        hugepages: figures
+            .hugepages
+            .into_iter()
+            .map(|(page_size, usage)| agent::HugepageStats { page_size, usage, ..Default::default() })
+            .collect(),
+        filesystem_bytes: figures.writable.bytes_in_all,
+        filesystem_inodes: figures.writable.inodes_in_all,
+        filesystem_inodes_free: figures.writable.inodes_free,
+        details: figures.details.map(details).into(),
+        ..Default::default()
+    }
+}
+
+fn details(details: Details) -> agent::ContainerDetails {
+    let limit = |(name, value)| agent::SoftLimit { name, value, ..Default::default() };
+    agent::ContainerDetails {
+        processes: details.processes,
+        file_descriptors: details.file_descriptors,
+        sockets: details.sockets,
+        soft_limits: details.soft_limits.into_iter().map(limit).collect(),
+        ..Default::default()
+    }
+}
+
+fn io(io: Io) -> agent::IoStats {
+    let device = |device: Device| {
+        let ([major, minor], [read_bytes, reads], [written_bytes, writes]) =
+            (device.number, device.read, device.written);
+        agent::DeviceIo { major, minor, read_bytes, written_bytes, reads, writes, ..Default::default() }
+    };
+    agent::IoStats {
+        devices: io.devices.into_iter().map(device).collect(),
+        pressure: Some(pressure(io.pressure)).into(),
+        ..Default::default()
+    }
+}
+
+fn pressure(pressure: Pressure) -> agent::Pressure {
+    let stall = |stall: Stall| {
+        let [avg10, avg60, avg300] = stall.averages;
+        agent::Stall { total_usec: stall.total, avg10, avg60, avg300, ..Default::default() }
+    };
+    agent::Pressure {
+        some: pressure.some.map(stall).into(),
+        full: pressure.full.map(stall).into(),
         ..Default::default()
     }
 }
@@ -63,6 +115,7 @@ fn cpu(cpu: Cpu) -> agent::CpuStats {
         periods,
         throttled_periods,
         throttled_usec,
+        pressure: Some(pressure(cpu.pressure)).into(),
         ..Default::default()
     }
 }
@@ -80,13 +133,19 @@ fn memory(memory: Memory) -> agent::MemoryStats {
         swap_usage: memory.swap,
         swap_limit: memory.swap_limit,
         oom_kills: memory.oom_kills,
+        active_file: memory.active_file,
+        mapped_file: memory.mapped_file,
+        kernel: memory.kernel,
+        peak: memory.peak,
+        limit_hits: memory.limit_hits,
+        pressure: Some(pressure(memory.pressure)).into(),
         ..Default::default()
     }
 }
 
 fn interface(interface: Interface) -> agent::InterfaceStats {
-    let [rx_bytes, rx_packets, rx_errors] = interface.received;
-    let [tx_bytes, tx_packets, tx_errors] = interface.sent;
+    let [rx_bytes, rx_packets, rx_errors, rx_dropped] = interface.received;
+    let [tx_bytes, tx_packets, tx_errors, tx_dropped] = interface.sent;
     agent::InterfaceStats {
         name: interface.name,
         rx_bytes,
@@ -95,6 +154,8 @@ fn interface(interface: Interface) -> agent::InterfaceStats {
         tx_errors,
         rx_packets,
         tx_packets,
+        rx_dropped,
+        tx_dropped,
         ..Default::default()
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod encode;
+mod forward;
 pub mod listener;
 pub mod ready;
 pub mod status;
@@ -149,6 +150,19 @@ impl agent_ttrpc::Agent for Agent {
         Ok(agent::ResizePtyResponse::new())
     }
 
+    async fn hang_up(
+        &self,
+        _: &TtrpcContext,
+        request: agent::HangUpRequest,
+    ) -> Answer<agent::HangUpResponse> {
+        let hang_up = || {
+            let target = Target::parse(request.container_id, request.exec_id)?;
+            self.containers.hang_up(&target.container, target.exec.as_ref())
+        };
+        hang_up().map_err(|error| to_ttrpc(&error))?;
+        Ok(agent::HangUpResponse::new())
+    }
+
     async fn update_resources(
         &self,
         _: &TtrpcContext,
@@ -190,8 +204,8 @@ impl agent_ttrpc::Agent for Agent {
         .await
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: agent::StatsRequest) -> Answer<agent::StatsResponse> {
-        let figures = self.containers.stats().await.of(|| Object::Sandbox);
+    async fn stats(&self, _: &TtrpcContext, request: agent::StatsRequest) -> Answer<agent::StatsResponse> {
+        let figures = self.containers.stats(request.details).await.of(|| Object::Sandbox);
         figures.map(encode::stats).map_err(|error| to_ttrpc(&error))
     }
 }

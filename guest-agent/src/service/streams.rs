@@ -12,6 +12,7 @@ use tokio::io::{AsyncWrite, split};
 
 use super::{
     decode::Target,
+    forward,
     listener::{HostConnection, HostListener},
 };
 use crate::{
@@ -51,6 +52,9 @@ async fn serve_one(connection: HostConnection, containers: &Containers) -> Resul
     let (open, process) = match opened {
         Err(_) => return Err(StreamError::Protocol("no OPEN came in time")),
         Ok(Err(error)) => return Err(error.into()),
+        Ok(Ok(open)) if open.stream.enum_value_or_default() == Stream::TCP => {
+            return forward::serve(open.port, &mut from_host, &mut to_host).await;
+        }
         Ok(Ok(open)) => match find(&open, containers) {
             Ok(process) => (open, process),
             Err(error) => return refuse(&mut to_host, &error.to_string()).await,
@@ -69,7 +73,9 @@ async fn serve_one(connection: HostConnection, containers: &Containers) -> Resul
                 None => return refuse(&mut to_host, "the process has a terminal and so no stderr").await,
             }
         }
-        Stream::STREAM_UNSPECIFIED => return refuse(&mut to_host, "the request names no stream").await,
+        Stream::TCP | Stream::STREAM_UNSPECIFIED => {
+            return refuse(&mut to_host, "the request names no stream").await;
+        }
     };
     if let Err(error) = &served {
         refuse(&mut to_host, &error.to_string()).await?;
@@ -93,7 +99,7 @@ fn find(open: &StreamOpen, containers: &Containers) -> Result<Arc<Process>, Erro
 }
 
 /// Says why not. A host that does not listen to that needs no error here.
-async fn refuse(to_host: &mut (impl AsyncWrite + Unpin), why: &str) -> Result<(), StreamError> {
+pub(super) async fn refuse(to_host: &mut (impl AsyncWrite + Unpin), why: &str) -> Result<(), StreamError> {
     let _ = write_frame(to_host, Kind::Error, why.as_bytes()).await;
     Ok(())
 }

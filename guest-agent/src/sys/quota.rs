@@ -40,13 +40,19 @@ pub fn set_project(directory: &impl AsFd, project: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes and inodes.
+/// Bytes and inodes of a part of a file system.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes on the disk.
     pub bytes: u64,
     /// Files, directories and the like.
     pub inodes: u64,
+    /// Bytes that the file system has in all.
+    pub bytes_in_all: u64,
+    /// Inodes that it has in all.
+    pub inodes_in_all: u64,
+    /// Those of them that nobody has.
+    pub inodes_free: u64,
 }
 
 /// What a project holds on the file system of that directory.
@@ -61,5 +67,5 @@ pub fn project_usage(directory: &impl AsFd, project: u32) -> io::Result<Usage> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Usage { bytes: quota.dqb_curspace, inodes: quota.dqb_curinodes })
+    Ok(Usage { bytes: quota.dqb_curspace, inodes: quota.dqb_curinodes, ..Usage::default() })
 }

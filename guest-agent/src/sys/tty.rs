@@ -31,6 +31,13 @@ pub fn take_control(terminal: &impl AsFd) -> io::Result<()> {
     check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }).map(|_| ())
 }
 
+/// Hangs a terminal up, as if its line had been cut: SIGHUP to its session, the end for whoever reads it.
+pub fn hang_up(terminal: &impl AsFd) -> io::Result<()> {
+    const TIOCVHANGUP: libc::Ioctl = 0x5437;
+    // SAFETY: the request has no argument.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), TIOCVHANGUP) }).map(|_| ())
+}
+
 /// Columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {

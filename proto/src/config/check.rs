@@ -16,6 +16,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     paths(config)?;
     vm(config)?;
     limits(config)?;
+    if config.streaming.tls_cert.as_os_str().is_empty() != config.streaming.tls_key.as_os_str().is_empty() {
+        return Err(("streaming.tls_key", "a certificate and its key go together: give both or none".into()));
+    }
     if config.cri.handlers.is_empty() {
         return Err(("cri.handlers", "name at least one handler".into()));
     }
@@ -81,6 +84,7 @@ fn limits(config: &Config) -> Result<(), Wrong> {
     at_most("scratch.default_mb", config.scratch.default_mb, "scratch.max_mb", config.scratch.max_mb)?;
     at_least("pids.default", config.pids.default, 1)?;
     at_most("pids.default", config.pids.default, "pids.max", config.pids.max)?;
+    at_least("streaming.idle_timeout_s", config.streaming.idle_timeout_s, 1)?;
     at_least("network.plugin_timeout_s", config.network.plugin_timeout_s, 1)?;
     at_least("images.parallel_layers", config.images.parallel_layers as u64, 1)?;
     at_least("images.progress_timeout_s", config.images.progress_timeout_s, 1)?;

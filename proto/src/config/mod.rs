@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 pub use sections::{
-    Accelerator, Annotations, CgroupDriver, Cri, Helpers, Images, Log, Network, Pids, Scratch, Vm,
+    Accelerator, Annotations, CgroupDriver, Cri, Helpers, Images, Log, Network, Pids, Scratch, Streaming, Vm,
 };
 
 /// Where the configuration lies where nothing else is said.
@@ -33,6 +33,8 @@ pub struct Config {
     pub netns_dir: PathBuf,
     /// The CRI endpoint.
     pub cri: Cri,
+    /// The server of exec, attach and port-forward.
+    pub streaming: Streaming,
     /// The MicroVM.
     pub vm: Vm,
     /// Helper programs.

@@ -1,6 +1,6 @@
 //! The sections of the configuration. What each key means to a user stands in `packaging/config/config.toml`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -49,6 +49,31 @@ impl Default for Cri {
             shim: "/usr/bin/a3s-box-shim".into(),
             handlers: vec!["a3s-box".into()],
             cgroup_driver: CgroupDriver::Auto,
+        }
+    }
+}
+
+/// The server of exec, attach and port-forward.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streaming {
+    /// Where it listens; port 0 is any free one.
+    pub address: SocketAddr,
+    /// A session in which nothing happens ends after this time.
+    pub idle_timeout_s: u64,
+    /// PEM file of the certificate with its chain; empty is plain HTTP.
+    pub tls_cert: PathBuf,
+    /// PEM file of the certificate's key.
+    pub tls_key: PathBuf,
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 18_800)),
+            idle_timeout_s: 14_400,
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
         }
     }
 }
@@ -301,6 +326,7 @@ impl Default for super::Config {
             state_dir: "/run/a3s-box".into(),
             netns_dir: "/run/netns".into(),
             cri: Cri::default(),
+            streaming: Streaming::default(),
             vm: Vm::default(),
             helpers: Helpers::default(),
             scratch: Scratch::default(),

@@ -102,12 +102,17 @@ fn parse_header(buffer: &[u8]) -> Result<Option<(Kind, usize)>, FrameError> {
     Ok(Some((kind, length)))
 }
 
+/// The beginning of a frame.
+pub(super) fn header(kind: Kind, length: usize) -> [u8; HEADER] {
+    let [l0, l1, l2, l3] = (length as u32).to_be_bytes();
+    [kind as u8, 0, 0, 0, l0, l1, l2, l3]
+}
+
 /// The bytes of a frame. The payload is cut at [`MAX_PAYLOAD`]; callers keep below it.
 pub(super) fn encode(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let payload = &payload[..payload.len().min(MAX_PAYLOAD)];
-    let [l0, l1, l2, l3] = (payload.len() as u32).to_be_bytes();
     let mut frame = Vec::with_capacity(HEADER + payload.len());
-    frame.extend_from_slice(&[kind as u8, 0, 0, 0, l0, l1, l2, l3]);
+    frame.extend_from_slice(&header(kind, payload.len()));
     frame.extend_from_slice(payload);
     frame
 }

@@ -13,10 +13,12 @@
 //! The sender keeps what is not acknowledged and sends it again on the next connection, so no byte is lost or
 //! doubled. The end of a stream is a frame, never the end of a connection.
 
+mod duplex;
 mod frame;
 mod receiver;
 mod sender;
 
+pub use duplex::carry;
 pub use frame::{FrameError, FrameReader, Kind, MAX_PAYLOAD, parse_offset, write_frame};
 pub use receiver::Receiver;
 pub use sender::Sender;

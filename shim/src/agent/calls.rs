@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use a3s_box_proto::{
     agent::{
-        ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, ReleaseContainerRequest,
-        ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
-        StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
+        ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, HangUpRequest,
+        ReleaseContainerRequest, ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest,
+        StartContainerRequest, StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
     },
     ids::{ContainerId, ExecId},
 };
@@ -136,6 +136,15 @@ impl Agent {
         call!(self, resize_pty, SHORT, request).map(drop)
     }
 
+    pub async fn hang_up(&self, process: &ProcessRef) -> Result<(), AgentError> {
+        let request = HangUpRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            ..Default::default()
+        };
+        call!(self, hang_up, SHORT, request).map(drop)
+    }
+
     pub async fn update(&self, id: &ContainerId, resources: Vec<u8>) -> Result<(), AgentError> {
         let request =
             UpdateResourcesRequest { container_id: id.to_string(), resources, ..Default::default() };
@@ -156,8 +165,8 @@ impl Agent {
         call!(self, delete, LONG, request).map(drop)
     }
 
-    pub async fn stats(&self, known: &[ContainerId]) -> Result<StatsResponse, AgentError> {
-        let answer = call!(self, stats, SHORT, StatsRequest::default())?;
+    pub async fn stats(&self, known: &[ContainerId], details: bool) -> Result<StatsResponse, AgentError> {
+        let answer = call!(self, stats, SHORT, StatsRequest { details, ..Default::default() })?;
         Ok(check::stats(answer, known))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use a3s_box_proto::{
-    agent::{StatsResponse, WaitResponse},
+    agent::{ContainerStats, IoStats, StatsResponse, WaitResponse},
     ids::ContainerId,
 };
 
@@ -11,8 +11,12 @@ use super::{AgentError, GuestExit};
 
 /// The most interfaces that statistics are taken of.
 const MOST_INTERFACES: usize = 16;
-/// The longest name of an interface (`IFNAMSIZ` without its NUL).
+/// The most block devices, page sizes and limits of one container that statistics are taken of: more than there are.
+const MOST_ROWS: usize = 32;
+/// The longest name of an interface (`IFNAMSIZ` without its NUL), and of a page size.
 const LONGEST_NAME: usize = 15;
+/// The longest name of a limit in `/proc/PID/limits`.
+const LONGEST_LIMIT: usize = 26;
 
 pub(super) fn exit(answer: &WaitResponse) -> Result<GuestExit, AgentError> {
     let nonsense = |what| AgentError::Nonsense { call: "wait", what };
@@ -29,18 +33,37 @@ pub(super) fn stats(mut answer: StatsResponse, known: &[ContainerId]) -> StatsRe
         let found = left.iter().position(|id| *id == container.container_id);
         found.map(|index| left.swap_remove(index)).is_some()
     });
-    answer.interfaces.retain(|interface| {
-        interface.name.len() <= LONGEST_NAME && interface.name.chars().all(|c| c.is_ascii_graphic())
-    });
+    answer.containers.iter_mut().for_each(bound);
+    answer.io.as_mut().map(bound_io);
+    answer.interfaces.retain(|interface| is_name(&interface.name, LONGEST_NAME));
     answer.interfaces.truncate(MOST_INTERFACES);
     // Unknown fields would be passed on, of any size.
     answer.special_fields.mut_unknown_fields().clear();
     answer
 }
 
+fn bound(container: &mut ContainerStats) {
+    container.io.as_mut().map(bound_io);
+    container.hugepages.retain(|pages| is_name(&pages.page_size, LONGEST_NAME));
+    container.hugepages.truncate(MOST_ROWS);
+    if let Some(details) = container.details.as_mut() {
+        details.soft_limits.retain(|limit| is_name(&limit.name, LONGEST_LIMIT));
+        details.soft_limits.truncate(MOST_ROWS);
+    }
+}
+
+fn bound_io(io: &mut IoStats) {
+    io.devices.truncate(MOST_ROWS);
+}
+
+/// What names become part of: labels of metrics, fields of answers.
+fn is_name(text: &str, longest: usize) -> bool {
+    text.len() <= longest && text.chars().all(|c| c.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
-    use a3s_box_proto::agent::{ContainerStats, InterfaceStats};
+    use a3s_box_proto::agent::{ContainerDetails, DeviceIo, InterfaceStats, SoftLimit};
 
     use super::*;
 
@@ -65,5 +88,21 @@ mod tests {
         let checked = stats(answer, &["a".parse().unwrap(), "c".parse().unwrap()]);
         assert_eq!(checked.containers.len(), 1);
         assert_eq!(checked.interfaces.len(), 1);
+    }
+
+    #[test]
+    fn no_table_of_a_container_is_endless() {
+        let soft_limits =
+            ["nofile", "no\nfile"].map(|name| SoftLimit { name: name.into(), ..Default::default() });
+        let container = ContainerStats {
+            container_id: "a".into(),
+            io: Some(IoStats { devices: vec![DeviceIo::default(); 9999], ..Default::default() }).into(),
+            details: Some(ContainerDetails { soft_limits: soft_limits.into(), ..Default::default() }).into(),
+            ..Default::default()
+        };
+        let answer = StatsResponse { containers: vec![container], ..Default::default() };
+        let checked = stats(answer, &["a".parse().unwrap()]);
+        assert_eq!(checked.containers[0].io.devices.len(), MOST_ROWS);
+        assert_eq!(checked.containers[0].details.soft_limits.len(), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod cri_log;
 mod fifo;
+pub mod hub;
 pub mod pump;
 
 use std::{

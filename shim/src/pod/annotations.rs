@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use a3s_box_proto::config::Config;
 
+use crate::vm::sev_snp;
+
 /// What all of ours begin with.
 const PREFIX: &str = "a3s.box/";
 
@@ -88,7 +90,7 @@ impl Annotations {
             },
             "a3s.box/tee" => match value {
                 "none" => {}
-                "sev-snp" => return refuse("this version runs no confidential VMs: none is accepted"),
+                "sev-snp" => return refuse(&sev_snp::refusal()),
                 _ => return refuse("none or sev-snp is accepted"),
             },
             "a3s.box/tee-generation" if !matches!(value, "milan" | "genoa" | "turin") => {

@@ -28,7 +28,11 @@ use super::{
 use crate::{
     agent::ProcessRef,
     error::{Error, Result, Step},
-    io::{self, Opened, Stdio, cri_log::LogFile},
+    io::{
+        self, Opened, Stdio,
+        cri_log::LogFile,
+        hub::{Hub, Input},
+    },
     rootfs::{
         layers::MOST_LAYERS,
         mounted::{self, RootMount},
@@ -56,6 +60,8 @@ pub struct Wanted {
     pub rootfs: Rootfs,
     /// Its standard streams.
     pub stdio: Stdio,
+    /// Where its input comes from when `stdio` names nothing.
+    pub input: Input,
     /// Its user by name, where that must be looked up in the container.
     pub user: Option<UserLookup>,
 }
@@ -83,6 +89,8 @@ pub struct Container {
     pub user: User,
     /// When it was made.
     pub created: SystemTime,
+    /// Who is attached to it.
+    pub hub: Hub,
     /// Its log file, where its output goes to one.
     pub log: Option<Arc<LogFile>>,
     /// The open streams, until it starts.
@@ -106,6 +114,7 @@ impl Container {
         let json = container_spec::read(&pod.host, &wanted.bundle).await?;
         let spec = ContainerSpec::parse(&json, &pod.id)?;
         let opened = io::open(&pod.host, &wanted.stdio).await.step(|| format!("container {}", wanted.id))?;
+        let (hub, opened) = Hub::join(opened, wanted.input);
         let mut held = Held::default();
         match create_in_guest(pod, sandbox, &wanted, spec, &mut held).await {
             Ok(user) => Ok(Self {
@@ -115,6 +124,7 @@ impl Container {
                 execs: Mutex::default(),
                 user,
                 created: SystemTime::now(),
+                hub,
                 log: opened.log.clone(),
                 opened: Mutex::new(Some(opened)),
                 held: tokio::sync::Mutex::new(Some(held)),
@@ -165,6 +175,7 @@ impl Container {
     async fn end(&self, sandbox: &Sandbox, exit: Exit) {
         let drain = if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND };
         self.process.drain(drain).await;
+        self.hub.end();
         for exec in self.execs.lock().unwrap_or_else(PoisonError::into_inner).values() {
             exec.process.close_stdin();
         }
@@ -231,7 +242,7 @@ async fn create_in_guest(
         spec: spec.finish(&sources)?,
         rootfs: Some(rootfs),
         user: wanted.user.clone().into(),
-        stdin: wanted.stdio.stdin.is_some(),
+        stdin: wanted.stdio.stdin.is_some() || wanted.input != Input::None,
         ..CreateContainerRequest::default()
     };
     Ok(sandbox.agent.create_container(request).await?)

@@ -1,6 +1,7 @@
 //! The pod that this shim serves: one MicroVM, its containers, and all that they hold on the host.
 
 pub mod annotations;
+mod attach;
 pub mod boot;
 mod configure;
 pub mod container;
@@ -10,6 +11,8 @@ mod create;
 mod dns;
 pub mod exec;
 pub mod exit;
+mod forward;
+mod hang_up;
 pub mod layout;
 mod oom_scores;
 pub mod process;
@@ -33,7 +36,7 @@ use a3s_box_proto::{
     config::Config,
     ids::{ContainerId, SandboxId},
 };
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::{cgroup::Origin, sys::namespace::HostNamespace};
@@ -93,6 +96,8 @@ pub struct Pod {
     lifecycle: tokio::sync::Mutex<()>,
     phase: channel::Sender<Phase>,
     tasks: Mutex<BTreeMap<ContainerId, Slot>>,
+    /// Connections that are forwarded into it.
+    forwards: Arc<Semaphore>,
     /// Cancelled when the pod is to be stopped: ends a boot.
     stop: CancellationToken,
     /// Cancelled when the shim is to end.
@@ -118,6 +123,7 @@ impl Pod {
             lifecycle: tokio::sync::Mutex::default(),
             phase: channel::Sender::new(Phase::New),
             tasks: Mutex::default(),
+            forwards: Arc::new(Semaphore::new(forward::MOST_FORWARDS)),
             stop: CancellationToken::new(),
             shutdown,
         }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use a3s_box_proto::{
     shim::{
-        Container as ContainerMessage, ContainerStatus, Exit as ExitMessage, ReopenLogRequest,
+        AttachRequest, AttachResponse, Container as ContainerMessage, ContainerStatus, Exit as ExitMessage,
+        HangUpRequest, HangUpResponse, PortForwardRequest, PortForwardResponse, ReopenLogRequest,
         ReopenLogResponse, SandboxState, StateRequest, StateResponse, StatsRequest, StatsResponse,
     },
     shim_ttrpc::Control,
+    stdio::Endpoint,
 };
 use async_trait::async_trait;
 use protobuf::{Message, MessageField};
@@ -16,6 +18,7 @@ use ttrpc::asynchronous::TtrpcContext;
 use super::unbroken;
 use crate::{
     error::{Error, Step},
+    io::Stdio,
     pod::{
         Phase, Pod,
         container::Container,
@@ -68,11 +71,12 @@ impl Control for ControlService {
         .await
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> ttrpc::Result<StatsResponse> {
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let sandbox = self.0.ready("measure it")?;
         let known: Vec<_> = self.0.containers().iter().map(|container| container.id.clone()).collect();
         let cgroup = sandbox.cgroup.clone();
-        let (stats, usage) = tokio::join!(sandbox.agent.stats(&known), blocking(move || Ok(cgroup.usage())));
+        let (stats, usage) =
+            tokio::join!(sandbox.agent.stats(&known, request.details), blocking(move || Ok(cgroup.usage())));
         let stats = stats.map_err(Error::from)?;
         let usage = usage.step(|| "reading the pod's cgroup".into())?;
         let agent_stats = stats
@@ -86,11 +90,37 @@ impl Control for ControlService {
             ..StatsResponse::default()
         })
     }
+
+    async fn attach(&self, _: &TtrpcContext, request: AttachRequest) -> ttrpc::Result<AttachResponse> {
+        let container = self.0.container(&request.container_id, "attach to it")?;
+        let streams =
+            Stdio::parse(&request.stdin, &request.stdout, &request.stderr, container.process.stdio.terminal)
+                .map_err(Error::from)?;
+        container.attach(&self.0, &streams).await?;
+        Ok(AttachResponse::new())
+    }
+
+    async fn port_forward(
+        &self,
+        _: &TtrpcContext,
+        request: PortForwardRequest,
+    ) -> ttrpc::Result<PortForwardResponse> {
+        let socket: Endpoint = request.socket.parse().map_err(Error::from)?;
+        self.0.forward(request.port, &socket).await?;
+        Ok(PortForwardResponse::new())
+    }
+
+    async fn hang_up(&self, _: &TtrpcContext, request: HangUpRequest) -> ttrpc::Result<HangUpResponse> {
+        let exec = self.0.container(&request.container_id, "hang up")?.exec(&request.exec_id)?;
+        self.0.hang_up(&exec).await?;
+        Ok(HangUpResponse::new())
+    }
 }
 
 fn describe_vm(sandbox: &Sandbox, response: &mut StateResponse) {
     response.accelerator = sandbox.booted.accelerator.into();
     response.kernel_release.clone_from(&sandbox.booted.kernel_release);
+    response.agent_version.clone_from(&sandbox.booted.agent_version);
     response.vcpus = sandbox.size.vcpus;
     response.memory_bytes = sandbox.size.memory_mb << 20;
     response.vmm_pid = sandbox.pid;

@@ -21,7 +21,7 @@ const TYPE: &str = "io.containerd.cgroups.v2.Metrics";
 /// One container's.
 pub(super) async fn of_container(pod: &Pod, container: &Container) -> Result<Any> {
     let sandbox = pod.ready("measure it")?;
-    let stats = sandbox.agent.stats(std::slice::from_ref(&container.id)).await?;
+    let stats = sandbox.agent.stats(std::slice::from_ref(&container.id), false).await?;
     let stats = stats
         .containers
         .into_iter()
@@ -32,7 +32,7 @@ pub(super) async fn of_container(pod: &Pod, container: &Container) -> Result<Any
 
 /// The guest's as a whole.
 pub(super) async fn of_pod(pod: &Pod) -> Result<Any> {
-    let stats = pod.ready("measure it")?.agent.stats(&[]).await?;
+    let stats = pod.ready("measure it")?.agent.stats(&[], false).await?;
     encode(stats.cpu.as_ref(), stats.memory.as_ref(), stats.process_count, 0)
 }
 

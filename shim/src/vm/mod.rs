@@ -3,6 +3,7 @@
 pub mod accelerator;
 pub mod console;
 pub mod qemu;
+pub mod sev_snp;
 
 use std::{fs::File, io, os::fd::OwnedFd, time::Duration};
 

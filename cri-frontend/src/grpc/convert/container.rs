@@ -1,21 +1,23 @@
 //! Containers.
 
+use std::collections::HashMap;
+
 use a3s_box_proto::cri;
 use a3s_box_spec::applied;
 use serde_json::json;
 
-use super::{info, signal};
+use super::{RUNTIME_TYPE, signal};
 use crate::{
     container::{
         Container, ContainerRecord, ContainerState,
         list::{Filter, Stage},
     },
     error::Error,
+    node::Node,
 };
 
-/// The answer of ContainerStatus.
-pub fn status(container: &Container, verbose: bool) -> cri::ContainerStatusResponse {
-    let record = container.record.get();
+/// What ContainerStatus tells.
+pub fn of_record(record: &ContainerRecord) -> cri::ContainerStatus {
     let (started_at, exit) = match &record.state {
         ContainerState::Created | ContainerState::Starting => (0, None),
         ContainerState::Running { started_at } => (*started_at, None),
@@ -28,35 +30,43 @@ pub fn status(container: &Container, verbose: bool) -> cri::ContainerStatusRespo
         gid: user.gid.into(),
         supplemental_groups: user.supplemental_groups.iter().copied().map(i64::from).collect(),
     });
-    let details = json!({
-        "sandboxID": record.sandbox,
-        "stateDir": container.bundle,
-        "stopSignal": record.stop_signal.number,
-    });
-    cri::ContainerStatusResponse {
-        info: if verbose { info(&details) } else { Default::default() },
-        status: Some(cri::ContainerStatus {
-            id: record.id.to_string(),
-            metadata: config.metadata.clone(),
-            state: state(&record).into(),
-            created_at: record.created_at,
-            started_at,
-            finished_at: exit.as_ref().map_or(0, |exit| exit.finished_at),
-            exit_code: exit.as_ref().map_or(0, |exit| exit.code),
-            reason: exit.as_ref().map(|exit| exit.reason.clone()).unwrap_or_default(),
-            message: exit.map(|exit| exit.message).unwrap_or_default(),
-            image: Some(image(&record)),
-            image_ref: record.image.reference.clone(),
-            image_id: record.image.id.clone(),
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
-            mounts: config.mounts.clone(),
-            log_path: record.log_path.clone().unwrap_or_default(),
-            resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
-            user: user.map(|linux| cri::ContainerUser { linux: Some(linux) }),
-            stop_signal: signal::from_number(record.stop_signal.number).into(),
-        }),
+    cri::ContainerStatus {
+        id: record.id.to_string(),
+        metadata: config.metadata.clone(),
+        state: state(record).into(),
+        created_at: record.created_at,
+        started_at,
+        finished_at: exit.as_ref().map_or(0, |exit| exit.finished_at),
+        exit_code: exit.as_ref().map_or(0, |exit| exit.code),
+        reason: exit.as_ref().map(|exit| exit.reason.clone()).unwrap_or_default(),
+        message: exit.map(|exit| exit.message).unwrap_or_default(),
+        image: Some(image(record)),
+        image_ref: record.image.reference.clone(),
+        image_id: record.image.id.clone(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        mounts: config.mounts.clone(),
+        log_path: record.log_path.clone().unwrap_or_default(),
+        resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
+        user: user.map(|linux| cri::ContainerUser { linux: Some(linux) }),
+        stop_signal: signal::from_number(record.stop_signal.number).into(),
     }
+}
+
+/// The verbose part, under the names that tools know from containerd. A container's process has no id on the host: the
+/// process there that runs it is its VM's.
+pub async fn info(node: &Node, container: &Container) -> Result<HashMap<String, String>, Error> {
+    let (config, sandbox) = container.record.with(|record| (record.config.clone(), record.sandbox.clone()));
+    let running = container.record.with(|record| record.state.is_running());
+    let vm = container.pod(node)?.vm();
+    Ok(super::info(&json!({
+        "sandboxID": sandbox,
+        "pid": vm.filter(|_| running).map_or(0, |vm| vm.pid),
+        "runtimeType": RUNTIME_TYPE,
+        "config": *config,
+        "runtimeSpec": container.spec().await?,
+        "stateDir": container.bundle,
+    })))
 }
 
 /// An item of ListContainers.

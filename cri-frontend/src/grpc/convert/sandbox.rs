@@ -1,18 +1,33 @@
 //! Pod sandboxes.
 
+use std::collections::HashMap;
+
 use a3s_box_proto::cri;
 use serde_json::json;
 
-use super::info;
+use super::{RUNTIME_TYPE, container, info};
 use crate::{
+    clock::unix_nanos,
     error::Error,
     node::Node,
     sandbox::{Phase, Sandbox, SandboxRecord, list::Filter},
 };
 
-/// The answer of PodSandboxStatus.
+/// The answer of PodSandboxStatus, with the containers' statuses of the same moment.
 pub fn status(node: &Node, sandbox: &Sandbox, verbose: bool) -> cri::PodSandboxStatusResponse {
+    let timestamp = unix_nanos();
     let record = sandbox.record.get();
+    let containers = node.containers_of(sandbox);
+    cri::PodSandboxStatusResponse {
+        status: Some(of_record(&record)),
+        info: if verbose { details(node, sandbox, &record) } else { HashMap::new() },
+        containers_statuses: containers.iter().map(|one| one.record.with(container::of_record)).collect(),
+        timestamp,
+    }
+}
+
+/// What PodSandboxStatus tells.
+pub fn of_record(record: &SandboxRecord) -> cri::PodSandboxStatus {
     let mut ips = record.ips.iter().map(ToString::to_string);
     let network = cri::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
@@ -21,21 +36,16 @@ pub fn status(node: &Node, sandbox: &Sandbox, verbose: bool) -> cri::PodSandboxS
     let security = record.config.linux.as_ref().and_then(|linux| linux.security_context.clone());
     let options = security.and_then(|security| security.namespace_options).unwrap_or_default();
     let linux = cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) };
-    let verbose = verbose.then(|| details(node, sandbox, &record));
-    cri::PodSandboxStatusResponse {
-        status: Some(cri::PodSandboxStatus {
-            id: record.id.to_string(),
-            metadata: record.config.metadata.clone(),
-            state: state(&record).into(),
-            created_at: record.created_at,
-            network: Some(network),
-            linux: Some(linux),
-            labels: record.config.labels.clone(),
-            annotations: record.config.annotations.clone(),
-            runtime_handler: record.handler,
-        }),
-        info: verbose.unwrap_or_default(),
-        ..Default::default()
+    cri::PodSandboxStatus {
+        id: record.id.to_string(),
+        metadata: record.config.metadata.clone(),
+        state: state(record).into(),
+        created_at: record.created_at,
+        network: Some(network),
+        linux: Some(linux),
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        runtime_handler: record.handler.clone(),
     }
 }
 
@@ -74,23 +84,23 @@ fn state(record: &SandboxRecord) -> cri::PodSandboxState {
     if record.is_ready() { cri::PodSandboxState::SandboxReady } else { cri::PodSandboxState::SandboxNotready }
 }
 
-fn details(
-    node: &Node,
-    sandbox: &Sandbox,
-    record: &SandboxRecord,
-) -> std::collections::HashMap<String, String> {
+fn details(node: &Node, sandbox: &Sandbox, record: &SandboxRecord) -> HashMap<String, String> {
     let reason = match &record.phase {
         Phase::Dead { reason } => reason.as_str(),
         Phase::Creating | Phase::Ready | Phase::Stopped => "",
     };
+    let vm = sandbox.vm().filter(|_| record.is_ready());
     info(&json!({
         "reason": reason,
+        "pid": vm.as_ref().map_or(0, |vm| vm.pid),
         "runtimeHandler": record.handler,
-        "runtimeType": "a3s-box",
+        "runtimeType": RUNTIME_TYPE,
         "netns": sandbox.netns.path(),
         "stateDir": sandbox.bundle,
         "scratchDir": sandbox.root,
         "shim": node.config.cri.shim,
         "ips": record.ips,
+        "vm": vm,
+        "config": *record.config,
     }))
 }

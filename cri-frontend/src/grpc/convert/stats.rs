@@ -7,6 +7,8 @@ use crate::{
     stats::{ContainerSample, Figures, PodSample},
 };
 
+/// The CRI's numbers of pressure are nanoseconds.
+const MICROSECOND: u64 = 1000;
 /// The interface that kubelet takes for the pod's own.
 const DEFAULT_INTERFACE: &str = "eth0";
 
@@ -28,11 +30,11 @@ pub fn container(node: &Node, sample: &ContainerSample) -> cri::ContainerStats {
             fs_id: Some(cri::FilesystemIdentifier {
                 mountpoint: node.config.root_dir.to_string_lossy().into_owned(),
             }),
-            used_bytes: some(sample.writable_bytes),
-            inodes_used: some(sample.writable_inodes),
+            used_bytes: some(sample.told.writable_bytes),
+            inodes_used: some(sample.told.writable_inodes),
         }),
         swap: Some(swap(figures)),
-        io: None,
+        io: Some(io(figures)),
     }
 }
 
@@ -49,9 +51,9 @@ pub fn pod(node: &Node, sample: &PodSample) -> cri::PodSandboxStats {
         cpu: Some(cpu(figures)),
         memory: Some(memory(figures)),
         network: Some(network(figures.at, &sample.interfaces)),
-        process: Some(cri::ProcessUsage { timestamp: figures.at, process_count: some(figures.processes) }),
+        process: Some(cri::ProcessUsage { timestamp: figures.at, process_count: some(sample.processes) }),
         containers: sample.containers.iter().map(|sample| container(node, sample)).collect(),
-        io: None,
+        io: Some(io(figures)),
     };
     cri::PodSandboxStats { attributes: Some(attributes), linux: Some(linux), windows: None }
 }
@@ -59,9 +61,9 @@ pub fn pod(node: &Node, sample: &PodSample) -> cri::PodSandboxStats {
 fn cpu(figures: &Figures) -> cri::CpuUsage {
     cri::CpuUsage {
         timestamp: figures.at,
-        usage_core_nano_seconds: some(figures.cpu_nanos),
+        usage_core_nano_seconds: some(figures.cpu_nanos()),
         usage_nano_cores: figures.cpu_rate.and_then(some),
-        psi: None,
+        psi: psi(&figures.cpu.pressure),
     }
 }
 
@@ -74,8 +76,24 @@ fn memory(figures: &Figures) -> cri::MemoryUsage {
         rss_bytes: some(figures.memory.anon),
         page_faults: some(figures.memory.page_faults),
         major_page_faults: some(figures.memory.major_page_faults),
-        psi: None,
+        psi: psi(&figures.memory.pressure),
     }
+}
+
+fn io(figures: &Figures) -> cri::IoUsage {
+    cri::IoUsage { timestamp: figures.at, psi: psi(&figures.io.pressure) }
+}
+
+/// Nothing, where the kernel has no such figures.
+fn psi(pressure: &agent::Pressure) -> Option<cri::PsiStats> {
+    let data = |stall: &agent::Stall| cri::PsiData {
+        total: stall.total_usec.saturating_mul(MICROSECOND),
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
+    let (some, full) = (pressure.some.as_ref().map(data), pressure.full.as_ref().map(data));
+    (some.is_some() || full.is_some()).then_some(cri::PsiStats { some, full })
 }
 
 fn swap(figures: &Figures) -> cri::SwapUsage {
@@ -96,11 +114,12 @@ fn network(at: i64, interfaces: &[agent::InterfaceStats]) -> cri::NetworkUsage {
         tx_errors: some(interface.tx_errors),
     };
     let of_pod = |interface: &&agent::InterfaceStats| interface.name == DEFAULT_INTERFACE;
+    let default = interfaces.iter().find(of_pod).or_else(|| interfaces.first());
     let others =
-        |interface: &&agent::InterfaceStats| interface.name != DEFAULT_INTERFACE && interface.name != "lo";
+        |interface: &&agent::InterfaceStats| default.is_none_or(|default| default.name != interface.name);
     cri::NetworkUsage {
         timestamp: at,
-        default_interface: interfaces.iter().find(of_pod).map(usage),
+        default_interface: default.map(usage),
         interfaces: interfaces.iter().filter(others).map(usage).collect(),
     }
 }

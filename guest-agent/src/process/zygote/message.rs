@@ -77,10 +77,17 @@ pub struct Exec {
     pub rlimits: Vec<PosixRlimit>,
     /// CLONE_NEW* flags of the namespaces to enter.
     pub namespaces: i32,
-    /// It gets a terminal of this size (if one is stated).
-    pub terminal: Option<Option<(u16, u16)>>,
+    /// It gets a terminal.
+    pub terminal: Option<Terminal>,
     /// How willingly the kernel kills it.
     pub oom_score_adj: i32,
+}
+
+/// A terminal to be made. A type of its own: JSON knows no difference between nothing and a size that is not stated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Columns and rows, where they are stated.
+    pub size: Option<(u16, u16)>,
 }
 
 /// What a worker, or the process that it makes, answers.
@@ -187,6 +194,19 @@ pub fn duplicate(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
 impl Exec {
     /// The terminal's first size.
     pub fn terminal_size(&self) -> Option<tty::Size> {
-        self.terminal.flatten().map(|(width, height)| tty::Size { width, height })
+        self.terminal?.size.map(|(width, height)| tty::Size { width, height })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_a_size_is_still_one() {
+        for terminal in [None, Some(Terminal { size: None }), Some(Terminal { size: Some((80, 24)) })] {
+            let json = serde_json::to_string(&terminal).unwrap();
+            assert_eq!(serde_json::from_str::<Option<Terminal>>(&json).unwrap(), terminal);
+        }
     }
 }

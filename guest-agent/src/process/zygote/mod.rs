@@ -21,7 +21,7 @@ mod pause;
 use std::os::fd::OwnedFd;
 
 pub use client::{Conversation, Zygote};
-pub use message::{Create, Exec, Failure, Program, Reply, Request};
+pub use message::{Create, Exec, Failure, Program, Reply, Request, Terminal};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::{

@@ -4,7 +4,7 @@ mod parts;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use a3s_box_proto::config::Config;
+use a3s_box_proto::{agent::Ready, config::Config};
 use tokio::{net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -67,6 +67,8 @@ pub struct Booted {
     pub device_mac: Option<String>,
     /// What the agent said of its kernel.
     pub kernel_release: String,
+    /// The agent's own version, as it says.
+    pub agent_version: String,
 }
 
 /// What booting needs to know besides the pod.
@@ -123,7 +125,12 @@ pub async fn boot(
     );
     let bound = Duration::from_secs(config.vm.boot_timeout_s);
     match await_ready(&vm, resources, &ready, bound, environment.cancel).await {
-        Ok(kernel_release) => Ok(Booted { accelerator: accelerator.name(), device_mac, kernel_release }),
+        Ok(said) => Ok(Booted {
+            accelerator: accelerator.name(),
+            device_mac,
+            kernel_release: printable(&said.kernel_release, 64),
+            agent_version: printable(&said.agent_version, 64),
+        }),
         Err((cause, code)) => Err(BootError {
             step: "booting the guest",
             accelerator: Some(accelerator.name()),
@@ -140,10 +147,10 @@ async fn await_ready(
     ready: &UnixListener,
     bound: Duration,
     cancel: &CancellationToken,
-) -> Result<String, (String, Code)> {
+) -> Result<Ready, (String, Code)> {
     tokio::select! {
         said = timeout(bound, connect::ready(ready)) => match said {
-            Ok(Ok(said)) => Ok(printable(&said.kernel_release, 64)),
+            Ok(Ok(said)) => Ok(said),
             Ok(Err(error)) => Err((format!("listening for the agent: {error}"), Code::INTERNAL)),
             Err(_) => Err((
                 format!("the agent did not say that it is ready within vm.boot_timeout_s = {}", bound.as_secs()),

@@ -8,7 +8,7 @@ use protobuf::{Message, well_known_types::any::Any};
 
 use crate::{
     error::{Error, Result},
-    io::Stdio,
+    io::{Stdio, hub::Input},
     pod::{
         container::{Rootfs, Wanted},
         container_spec::Resources,
@@ -25,12 +25,14 @@ pub(super) fn container(request: CreateTaskRequest) -> Result<Wanted> {
         return Err(Error::Unsupported("a container from a checkpoint"));
     }
     let stdio = Stdio::parse(&request.stdin, &request.stdout, &request.stderr, request.terminal)?;
+    let mut options = options(request.options.as_ref())?;
     Ok(Wanted {
         id: request.id.parse()?,
         bundle: PathBuf::from(request.bundle),
         rootfs: rootfs(request.rootfs)?,
+        input: input(&options, &stdio),
         stdio,
-        user: user(request.options.as_ref())?,
+        user: user(&mut options),
     })
 }
 
@@ -47,20 +49,31 @@ fn rootfs(mounts: Vec<Mount>) -> Result<Rootfs> {
     Ok(Rootfs::Mounts(mounts.into_iter().map(convert).collect()))
 }
 
-fn user(options: Option<&Any>) -> Result<Option<UserLookup>> {
+fn options(options: Option<&Any>) -> Result<CreateOptions> {
     let Some(any) = options.filter(|any| any.type_url.rsplit('/').next() == Some(OPTIONS)) else {
         // containerd's, or none: the specification names the user by number.
-        return Ok(None);
+        return Ok(CreateOptions::default());
     };
-    let options = CreateOptions::parse_from_bytes(&any.value)
-        .map_err(|error| Error::invalid("the container's options", error.to_string()))?;
-    Ok(options.user.into_option().map(|user| UserLookup {
+    CreateOptions::parse_from_bytes(&any.value)
+        .map_err(|error| Error::invalid("the container's options", error.to_string()))
+}
+
+fn user(options: &mut CreateOptions) -> Option<UserLookup> {
+    options.user.take().map(|user| UserLookup {
         user: user.user,
         group: user.group,
         supplemental_groups: user.supplemental_groups,
         strict: user.strict,
         ..UserLookup::default()
-    }))
+    })
+}
+
+fn input(options: &CreateOptions, stdio: &Stdio) -> Input {
+    match (&stdio.stdin, options.stdin, options.stdin_once) {
+        (Some(_), ..) | (None, false, _) => Input::None,
+        (None, true, false) => Input::Attached,
+        (None, true, true) => Input::AttachedOnce,
+    }
 }
 
 pub(super) fn exec(request: ExecProcessRequest) -> Result<ExecWanted> {

@@ -1,0 +1,174 @@
+//! What a request asks to be upgraded to, before its token is looked at: a refused upgrade burns no token, so that a
+//! client may try another way at the same URL.
+
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{
+        CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+};
+
+/// How SPDY clients name the protocol above it.
+pub const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// What the `Upgrade` header says of SPDY.
+pub const SPDY: &str = "SPDY/3.1";
+
+/// What carries the streams, agreed upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upgrade {
+    /// SPDY/3.1, with the protocol above it; none where the client named none.
+    Spdy(Option<&'static str>),
+    /// A WebSocket.
+    WebSocket {
+        /// `Sec-WebSocket-Key`.
+        key: Vec<u8>,
+        /// The subprotocol; none where the client named none.
+        protocol: Option<&'static str>,
+    },
+}
+
+/// The protocols that are served for a kind of request, the best first.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// Above SPDY.
+    pub spdy: &'static [&'static str],
+    /// As subprotocols of a WebSocket.
+    pub websocket: &'static [&'static str],
+}
+
+/// Why not.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// It asks for no upgrade, or for one that is unknown.
+    #[error("this URL is for an upgrade to SPDY/3.1 or to a WebSocket, and the request asks for {0:?}")]
+    NoUpgrade(String),
+    /// The handshake is no WebSocket's.
+    #[error("the WebSocket handshake lacks {0}")]
+    Handshake(&'static str),
+    /// No common protocol.
+    #[error("none of the protocols {asked:?} is served here: {served:?} are")]
+    Protocol {
+        /// What the client named.
+        asked: Vec<String>,
+        /// What there is.
+        served: &'static [&'static str],
+    },
+}
+
+impl Refusal {
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoUpgrade(_) | Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::Protocol { .. } => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+/// Reads what the client asks for, and chooses.
+pub fn agree(headers: &HeaderMap, offer: Offer) -> Result<Upgrade, Refusal> {
+    let upgrade = words(headers, &UPGRADE).join(", ");
+    let upgrading = words(headers, &CONNECTION).iter().any(|word| word.eq_ignore_ascii_case("upgrade"));
+    if upgrading && upgrade.eq_ignore_ascii_case(SPDY) {
+        return Ok(Upgrade::Spdy(best(&words(headers, &STREAM_PROTOCOL), offer.spdy)?));
+    }
+    if upgrading && upgrade.eq_ignore_ascii_case("websocket") {
+        if words(headers, &SEC_WEBSOCKET_VERSION) != ["13"] {
+            return Err(Refusal::Handshake("Sec-WebSocket-Version: 13"));
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::Handshake("a Sec-WebSocket-Key"))?;
+        let asked = words(headers, &SEC_WEBSOCKET_PROTOCOL);
+        return Ok(Upgrade::WebSocket {
+            key: key.as_bytes().to_owned(),
+            protocol: first(&asked, offer.websocket)?,
+        });
+    }
+    Err(Refusal::NoUpgrade(upgrade))
+}
+
+/// The server's favourite among those that a SPDY client knows.
+fn best(asked: &[&str], served: &'static [&'static str]) -> Result<Option<&'static str>, Refusal> {
+    choose(asked, served, || served.iter().find(|one| asked.contains(one)).copied())
+}
+
+/// The client's favourite: WebSocket lists are in the client's order.
+fn first(asked: &[&str], served: &'static [&'static str]) -> Result<Option<&'static str>, Refusal> {
+    choose(asked, served, || asked.iter().find_map(|one| served.iter().find(|known| *known == one)).copied())
+}
+
+fn choose(
+    asked: &[&str],
+    served: &'static [&'static str],
+    common: impl FnOnce() -> Option<&'static str>,
+) -> Result<Option<&'static str>, Refusal> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let refusal = || Refusal::Protocol { asked: asked.iter().map(|&one| one.to_owned()).collect(), served };
+    common().map(Some).ok_or_else(refusal)
+}
+
+/// The words of a header that is a comma-separated list, over however many lines.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|word| !word.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: Offer = Offer { spdy: &["v4", "v3"], websocket: &["v5", "v4"] };
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn spdy_clients_get_the_best_protocol_that_they_know() {
+        let asked = headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "SPDY/3.1"),
+            ("x-stream-protocol-version", "v5"),
+            ("x-stream-protocol-version", "v3, v4"),
+        ]);
+        assert_eq!(agree(&asked, OFFER), Ok(Upgrade::Spdy(Some("v4"))));
+        let silent = headers(&[("connection", "upgrade"), ("upgrade", "spdy/3.1")]);
+        assert_eq!(agree(&silent, OFFER), Ok(Upgrade::Spdy(None)));
+        let unknown = headers(&[
+            ("connection", "upgrade"),
+            ("upgrade", "SPDY/3.1"),
+            ("x-stream-protocol-version", "v9"),
+        ]);
+        assert_eq!(agree(&unknown, OFFER).unwrap_err().status(), StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn websocket_clients_get_their_first_that_is_served() {
+        let asked = headers(&[
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "x"),
+            ("sec-websocket-protocol", "v6, v4, v5"),
+        ]);
+        let Ok(Upgrade::WebSocket { protocol, .. }) = agree(&asked, OFFER) else { panic!("refused") };
+        assert_eq!(protocol, Some("v4"));
+    }
+
+    #[test]
+    fn all_else_is_a_bad_request() {
+        for fields in [
+            &[("accept", "*/*")][..],
+            &[("upgrade", "SPDY/3.1")],
+            &[("connection", "upgrade"), ("upgrade", "h2c")],
+            &[("connection", "upgrade"), ("upgrade", "websocket")],
+        ] {
+            assert_eq!(agree(&headers(fields), OFFER).unwrap_err().status(), StatusCode::BAD_REQUEST);
+        }
+    }
+}

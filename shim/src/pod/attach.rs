@@ -1,0 +1,98 @@
+//! Joins a client to a container's process.
+
+use std::{os::unix::net::UnixStream as StdUnixStream, path::PathBuf, sync::Arc};
+
+use a3s_box_proto::stdio::Endpoint;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use tracing::debug;
+
+use super::{Pod, container::Container, process::State};
+use crate::{
+    error::{Error, Result, Step},
+    io::{Stdio, hub::Backlog},
+    sys::namespace::HostNamespace,
+};
+
+/// One read of a client's input.
+const CHUNK: usize = 16 * 1024;
+
+impl Container {
+    /// Connects to a client's sockets, and carries the process's live streams until it ends or the client leaves.
+    ///
+    /// # Errors
+    /// It does not run, its input is not to be written to, or a socket is not there.
+    pub async fn attach(self: &Arc<Self>, pod: &Pod, streams: &Stdio) -> Result<()> {
+        if !matches!(self.process.state(), State::Running(_)) {
+            return Err(self.process.wrong_state("attach to it"));
+        }
+        if streams.stdin.is_some() && self.hub.input().is_none() {
+            let reason = "it was created without an input to attach to".to_owned();
+            return Err(Error::invalid(format!("container {}", self.id), reason));
+        }
+        let stdin = connect(&pod.host, streams.stdin.as_ref()).await?;
+        let stdout = connect(&pod.host, streams.stdout.as_ref()).await?;
+        let stderr = connect(&pod.host, streams.stderr.as_ref()).await?;
+        // Each ends with the process, or with its client.
+        if let Some(socket) = stdout {
+            tokio::spawn(show(socket, self.hub.stdout()));
+        }
+        if let Some(socket) = stderr {
+            tokio::spawn(show(socket, self.hub.stderr()));
+        }
+        if let Some(socket) = stdin {
+            let (container, ended) = (self.clone(), self.hub.ended().clone());
+            tokio::spawn(async move { ended.run_until_cancelled(feed(&container, socket)).await });
+        }
+        debug!(container = %self.id, "a client has attached");
+        Ok(())
+    }
+}
+
+/// Connects to a socket of the frontend's.
+pub(super) async fn connect(host: &HostNamespace, endpoint: Option<&Endpoint>) -> Result<Option<UnixStream>> {
+    let path: PathBuf = match endpoint {
+        None => return Ok(None),
+        Some(Endpoint::Socket(path)) => path.clone(),
+        Some(other) => return Err(Error::invalid(other.to_string(), "a socket is needed here: unix://")),
+    };
+    let named = path.clone();
+    let connected = host.run(move || {
+        let socket = StdUnixStream::connect(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    let socket = connected.await.and_then(UnixStream::from_std);
+    socket.step(|| format!("connecting to {}", named.display())).map(Some)
+}
+
+async fn show(mut socket: UnixStream, output: Arc<Backlog>) {
+    let (mut from_client, mut to_client) = socket.split();
+    let showing = async {
+        while let Some(bytes) = output.next().await {
+            if to_client.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    // Nothing comes this way but the client's going.
+    let mut nothing = [0];
+    tokio::select! { () = showing => {} _ = from_client.read(&mut nothing) => {} }
+    output.leave();
+}
+
+async fn feed(container: &Container, mut socket: UnixStream) {
+    let Some(input) = container.hub.input() else { return };
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
+        if input.write(&buffer[..count]).await.is_err() {
+            // It has ended for all: the client hears it by the socket's end.
+            return;
+        }
+    }
+    input.leave().await;
+    // Held open until the process ends: to the client its end means that the process takes no more.
+    container.hub.ended().cancelled().await;
+}

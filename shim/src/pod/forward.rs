@@ -1,0 +1,64 @@
+//! Forwards a connection to a TCP port inside the pod.
+
+use std::sync::Arc;
+
+use a3s_box_proto::{
+    agent::{Stream, StreamOpen},
+    stdio::Endpoint,
+    stream::carry,
+};
+use tokio::time::{Duration, timeout};
+use tracing::debug;
+
+use super::{Pod, attach::connect, sandbox::Sandbox};
+use crate::{
+    agent::connect::{StreamConnection, StreamOpenError},
+    error::{Error, Result, Step},
+};
+
+/// Connections at once.
+pub(super) const MOST_FORWARDS: usize = 1024;
+/// For the guest to dial.
+const DIAL_BOUND: Duration = Duration::from_secs(30);
+
+impl Pod {
+    /// Dials a port in the pod, connects to the socket, and carries bytes between the two until both have ended.
+    ///
+    /// # Errors
+    /// Nobody listens at the port, or the socket is not there.
+    pub async fn forward(&self, port: u32, socket: &Endpoint) -> Result<()> {
+        let sandbox = self.ready("forward a port")?;
+        let place = self.forwards.clone().try_acquire_owned().map_err(|_| {
+            let state = format!("forwarding {MOST_FORWARDS} connections");
+            Error::State { object: format!("pod {}", self.id), state, action: "forward one more" }
+        })?;
+        let connection = dial(&sandbox, port).await?;
+        let Some(mut client) = connect(&self.host, Some(socket)).await? else { return Ok(()) };
+        tokio::spawn(async move {
+            let _place = place;
+            let StreamConnection { mut reader, mut writer, .. } = connection;
+            let (mut from_client, mut to_client) = client.split();
+            let carrying = carry(&mut reader, &mut writer, &mut from_client, &mut to_client);
+            tokio::select! {
+                carried = carrying => if let Err(error) = carried {
+                    debug!(port, %error, "a forwarded connection broke off");
+                },
+                _ = sandbox.died() => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+async fn dial(sandbox: &Arc<Sandbox>, port: u32) -> Result<StreamConnection> {
+    let open = StreamOpen { stream: Stream::TCP.into(), port, ..StreamOpen::default() };
+    let opening = timeout(DIAL_BOUND, sandbox.agent.open_stream(&open)).await;
+    let object = || format!("port {port} of the pod");
+    match opening.map_err(std::io::Error::from).step(|| format!("dialling {}", object()))? {
+        Ok(connection) => Ok(connection),
+        Err(StreamOpenError::Refused(why)) => {
+            Err(Error::State { object: object(), state: format!("not open ({why})"), action: "forward it" })
+        }
+        Err(StreamOpenError::Channel(error)) => Err(error).step(|| format!("dialling {}", object())),
+    }
+}

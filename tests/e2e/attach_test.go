@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"k8s.io/client-go/tools/remotecommand"
+)
+
+func withStdin(once, tty bool) func(*cri.ContainerConfig) {
+	return func(config *cri.ContainerConfig) { config.Stdin, config.StdinOnce, config.Tty = true, once, tty }
+}
+
+// attach joins a container's process.
+func (c *container) attach(transport string, options remotecommand.StreamOptions) *session {
+	c.t.Helper()
+	response, err := c.Runtime.Attach(c.t.Context(), &cri.AttachRequest{
+		ContainerId: c.id, Tty: options.Tty,
+		Stdin: options.Stdin != nil, Stdout: options.Stdout != nil, Stderr: options.Stderr != nil,
+	})
+	must(c.t, err)
+	return stream(c.t, transport, response.Url, options)
+}
+
+func TestThreeClientsAreAttachedAtOnceAndTheLogIsWhole(t *testing.T) {
+	p := onNode(t).runPod()
+	c := p.shell("main", `while read line; do echo "heard $line"; echo "aside $line" >&2; done; echo over`, withStdin(false, false))
+	var first, second, aside shown
+	keys, typed := io.Pipe()
+	writer := c.attach("spdy", remotecommand.StreamOptions{Stdin: keys, Stdout: &first, Stderr: &aside})
+	leaver := c.attach("websocket", remotecommand.StreamOptions{Stdout: &second})
+	other, otherTyped := io.Pipe()
+	var third shown
+	stayer := c.attach("websocket", remotecommand.StreamOptions{Stdin: other, Stdout: &third})
+
+	c.until("all to hear", func() error {
+		_, _ = io.WriteString(typed, "one\n")
+		for _, screen := range []*shown{&first, &second, &third} {
+			if !strings.Contains(screen.String(), "heard one") {
+				return errors.New(screen.String())
+			}
+		}
+		return nil
+	})
+	c.shows(&aside, "aside one")
+	leaver.end()
+	typed.Close()
+	// Neither a client's going nor the end of his input ends the process.
+	_, _ = io.WriteString(otherTyped, "two\n")
+	c.shows(&first, "heard two")
+	c.shows(&third, "heard two")
+	equal(t, "state", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
+	must(t, c.Runtime.StopContainer(t.Context(), c.id, 0))
+	must(t, writer.wait(t))
+	must(t, stayer.wait(t))
+	stdout, stderr := c.log()
+	equal(t, "the log against a client's screen", stdout, first.String())
+	equal(t, "the same of stderr", stderr, aside.String())
+}
+
+func TestStdinOnceEndsWithItsFirstClient(t *testing.T) {
+	p := onNode(t).runPod()
+	for _, transport := range []string{"spdy", "websocket"} {
+		c := p.shell(strings.ReplaceAll(transport, " ", "-"), "wc -c", withStdin(true, false))
+		var out bytes.Buffer
+		session := c.attach(transport, remotecommand.StreamOptions{Stdin: strings.NewReader("12345"), Stdout: &out})
+		must(t, session.wait(t))
+		equal(t, transport+": shown", strings.TrimSpace(out.String()), "5")
+		equal(t, transport+": logged", strings.TrimSpace(c.succeeds()), "5")
+	}
+}
+
+func TestAttachToATerminalTypesAndResizes(t *testing.T) {
+	p := onNode(t).runPod()
+	c := p.shell("main", "while read line; do eval $line; done", withStdin(false, true))
+	read, write := io.Pipe()
+	tty := &terminal{sizes: make(chan remotecommand.TerminalSize, 1), keys: write, shown: &shown{}}
+	session := c.attach("spdy", remotecommand.StreamOptions{Stdin: read, Stdout: tty.shown, Tty: true, TerminalSizeQueue: tty})
+	tty.sizes <- remotecommand.TerminalSize{Width: 91, Height: 41}
+	c.until("the size", func() error {
+		tty.types("stty size\n")
+		if got := tty.shown.String(); !strings.Contains(got, "41 91") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	tty.types("exit 3\n")
+	must(t, session.wait(t))
+	close(tty.sizes)
+	equal(t, "exit code", c.exited().ExitCode, 3)
+}
+
+func TestAttachManyTimesLeavesNothing(t *testing.T) {
+	p := onNode(t).runPod()
+	c := p.idle("main")
+	before := p.shimDescriptors()
+	for range 30 {
+		c.attach("spdy", remotecommand.StreamOptions{Stdout: io.Discard}).end()
+	}
+	c.until("the shim to close what the clients left", func() error {
+		if now := p.shimDescriptors(); now > before+2 {
+			return fmt.Errorf("%d descriptors, %d before", now, before)
+		}
+		return nil
+	})
+}
+
+// shimDescriptors counts what the pod's shim has open.
+func (p *pod) shimDescriptors() int {
+	p.t.Helper()
+	shims := p.PodProcesses(p.id, "a3s-box-shim")
+	equal(p.t, "shims", len(shims), 1)
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", shims[0].PID))
+	must(p.t, err)
+	return len(entries)
+}

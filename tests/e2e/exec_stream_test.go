@@ -1,0 +1,173 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/tools/remotecommand"
+	clientexec "k8s.io/client-go/util/exec"
+)
+
+// What is sent through a stream to see that it comes whole.
+const muchData = 64 << 20
+
+func TestExecCarriesStreamsApartAndTheExitCode(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	for transport := range transports {
+		if transport == "websocket v4" {
+			// It has no way to say that stdin has ended.
+			continue
+		}
+		for _, code := range []int{0, 1, 137, 255} {
+			stdout, stderr, got := c.streamExec(transport, "question\n", "sh", "-c", fmt.Sprintf("cat; echo aside >&2; exit %d", code))
+			equal(t, transport+": exit code", got, code)
+			equal(t, transport+": stdout", stdout, "question\n")
+			equal(t, transport+": stderr", stderr, "aside\n")
+		}
+	}
+	_, _, code := c.streamExec("spdy", "", "sh", "-c", "kill -9 $$")
+	equal(t, "exit code of a killed process", code, 137)
+	var out bytes.Buffer
+	options := remotecommand.StreamOptions{Stdout: &out}
+	must(t, stream(t, "websocket v4", c.execURL(options, "echo", "old client"), options).wait(t))
+	equal(t, "stdout over v4", out.String(), "old client\n")
+	_, err := c.streamError("spdy", "absent-program")
+	contains(t, "an absent program", fmt.Sprint(err), "absent-program")
+}
+
+// streamError runs a command whose error is what matters.
+func (c *container) streamError(transport string, command ...string) (string, error) {
+	var out bytes.Buffer
+	options := remotecommand.StreamOptions{Stdout: &out}
+	err := stream(c.t, transport, c.execURL(options, command...), options).wait(c.t)
+	return out.String(), err
+}
+
+func TestExecOnATerminalTypesResizesAndInterrupts(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	for _, transport := range []string{"spdy", "websocket"} {
+		tty, session := c.terminal(transport, "sh")
+		tty.sizes <- remotecommand.TerminalSize{Width: 101, Height: 31}
+		tty.types("stty size\n")
+		c.shows(tty.shown, "31 101")
+		tty.sizes <- remotecommand.TerminalSize{Width: 77, Height: 22}
+		c.until("the new size", func() error {
+			tty.types("stty size\n")
+			if got := tty.shown.String(); !strings.Contains(got, "22 77") {
+				return errors.New(got)
+			}
+			return nil
+		})
+		tty.types("sleep 3333; echo interrupted: $?\n")
+		c.until("the sleep to run", func() error { return c.runs("sleep 3333", true) })
+		tty.types("\x03")
+		tty.types("echo on$((1+1))ward\n")
+		c.shows(tty.shown, "on2ward")
+		tty.types("exit 7\n")
+		var exit clientexec.CodeExitError
+		if err := session.wait(t); !errors.As(err, &exit) || exit.Code != 7 {
+			t.Errorf("%s: the shell's end: %v", transport, err)
+		}
+	}
+}
+
+// terminal runs a command on a terminal.
+func (c *container) terminal(transport string, command ...string) (*terminal, *session) {
+	c.t.Helper()
+	read, write := io.Pipe()
+	tty := &terminal{sizes: make(chan remotecommand.TerminalSize, 4), keys: write, shown: &shown{}}
+	options := remotecommand.StreamOptions{Stdin: read, Stdout: tty.shown, Tty: true, TerminalSizeQueue: tty}
+	session := stream(c.t, transport, c.execURL(options, command...), options)
+	c.t.Cleanup(func() {
+		close(tty.sizes)
+		write.Close()
+	})
+	return tty, session
+}
+
+func (t *terminal) types(text string) { _, _ = io.WriteString(t.keys, text) }
+
+// runs looks for a command line among the container's processes.
+func (c *container) runs(command string, want bool) error {
+	if processes := c.exec("ps"); strings.Contains(processes, command) != want {
+		return errors.New(processes)
+	}
+	return nil
+}
+
+func TestExecLosesAndReordersNoByte(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	data := make([]byte, muchData)
+	rand.New(rand.NewSource(1)).Read(data)
+	sum := fmt.Sprintf("%x", sha256.Sum256(data))
+	for _, transport := range []string{"spdy", "websocket"} {
+		var out bytes.Buffer
+		options := remotecommand.StreamOptions{Stdin: bytes.NewReader(data), Stdout: &out}
+		session := stream(t, transport, c.execURL(options, "sh", "-c", "tee /data | sha256sum"), options)
+		must(t, <-session.result)
+		contains(t, transport+": the sum of what arrived", out.String(), sum)
+
+		back := sha256.New()
+		options = remotecommand.StreamOptions{Stdout: back}
+		session = stream(t, transport, c.execURL(options, "cat", "/data"), options)
+		must(t, <-session.result)
+		equal(t, transport+": the sum of what came back", fmt.Sprintf("%x", back.Sum(nil)), sum)
+	}
+}
+
+func TestFiftyExecsAtOnce(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	var group sync.WaitGroup
+	for i := range 50 {
+		group.Go(func() {
+			word := fmt.Sprintf("word %d", i)
+			var out bytes.Buffer
+			options := remotecommand.StreamOptions{Stdin: strings.NewReader(word), Stdout: &out}
+			err := <-stream(t, "spdy", c.execURL(options, "cat"), options).result
+			if err != nil || out.String() != word {
+				t.Errorf("%q, %v; want %q", out.String(), err, word)
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestExecEndsThoughAChildHoldsItsOutput(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	stdout, _, code := c.streamExec("spdy", "", "sh", "-c", "sleep 2222 & echo done")
+	equal(t, "exit code", code, 0)
+	equal(t, "stdout", stdout, "done\n")
+	must(t, c.runs("sleep 2222", true))
+}
+
+func TestExecEndsWithItsClient(t *testing.T) {
+	c := onNode(t).runPod().idle("main")
+	for _, transport := range []string{"spdy", "websocket"} {
+		options := remotecommand.StreamOptions{Stdin: blocked(t), Stdout: io.Discard}
+		plain := stream(t, transport, c.execURL(options, "sleep", "1111"), options)
+		_, onTerminal := c.terminal(transport, "sleep", "1112")
+		c.until("both to run", func() error { return errors.Join(c.runs("sleep 1111", true), c.runs("sleep 1112", true)) })
+		start := time.Now()
+		plain.end()
+		onTerminal.end()
+		c.until("both to be gone", func() error { return errors.Join(c.runs("sleep 1111", false), c.runs("sleep 1112", false)) })
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: they were gone after %s", transport, took)
+		}
+	}
+}
+
+// blocked is an input on which nothing comes before the test's end.
+func blocked(t *testing.T) io.Reader {
+	read, write := io.Pipe()
+	t.Cleanup(func() { write.Close() })
+	return read
+}
