@@ -8,6 +8,8 @@ use a3s_box_proto::{ids::ContainerId, ports};
 pub const POD: &str = "/run/a3s/pod";
 /// Where layers are mounted, one numbered directory each.
 pub const LAYERS: &str = "/run/a3s/layers";
+/// Where images are mounted that containers use as volumes, one numbered directory each.
+pub const IMAGES: &str = "/run/a3s/images";
 /// Where the scratch disk is mounted.
 pub const SCRATCH: &str = "/run/a3s/scratch";
 /// libcontainer's state. Short: a container's directory here holds a socket, whose path has 107 bytes at most.

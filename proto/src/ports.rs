@@ -24,5 +24,11 @@ pub const SHARE_ROOTFS: &str = "rootfs";
 /// The OCI mount type that names an object of the pod inside the guest (see `CreateContainerRequest.spec`).
 pub const POD_MOUNT_TYPE: &str = "pod";
 
+/// The OCI mount type of a volume that is an image: its source is a directory of the image, empty for all of it.
+pub const IMAGE_MOUNT_TYPE: &str = "image";
+/// Begins an option of such a mount, one a layer, the lowest first: a file of the host for the shim, a name in
+/// [`SHARE_LAYERS`] for the agent.
+pub const IMAGE_MOUNT_LAYER: &str = "layer=";
+
 /// The path of a PID namespace entry that means "the one that the pod's containers share" (CRI mode POD).
 pub const POD_PID_NAMESPACE: &str = "pod:pid";

@@ -28,8 +28,8 @@ const (
 const configuration = `version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}
-http: {addr: "127.0.0.1:0"}
-`
+http: {addr: "127.0.0.1:0"%s}
+%s`
 
 // The registry says in its log which port it got.
 var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
@@ -45,11 +45,20 @@ type Registry struct {
 
 // Start runs a registry that keeps everything below dir, and returns when it listens.
 func Start(ctx context.Context, dir string) (*Registry, error) {
+	return StartGuarded(ctx, dir, Guard{})
+}
+
+// StartGuarded is Start for a registry that wants to know who asks.
+func StartGuarded(ctx context.Context, dir string, guard Guard) (*Registry, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf(configuration, filepath.Join(dir, "storage"))
+	http, rest, err := guard.write(dir)
+	if err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	text := fmt.Sprintf(configuration, filepath.Join(dir, "storage"), http, rest)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}

@@ -10,6 +10,7 @@ mod check;
 mod devices;
 mod error;
 mod exec;
+mod image_volume;
 mod mounts;
 mod namespaces;
 mod process;
@@ -22,7 +23,7 @@ pub mod stop_signal;
 mod update;
 mod user;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use a3s_box_proto::{
     config::Pids,
@@ -60,6 +61,8 @@ pub struct Input<'a> {
     pub container_id: &'a ContainerId,
     /// The runtime's own directories: never a mount's source.
     pub private_dirs: &'a [PathBuf],
+    /// The layer files of the images that it mounts as volumes, the lowest first, by the names in the request.
+    pub image_volumes: &'a BTreeMap<String, Vec<PathBuf>>,
     /// Default and ceiling of the number of processes.
     pub pids: &'a Pids,
 }
@@ -67,7 +70,8 @@ pub struct Input<'a> {
 /// What a container is made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerSpec {
-    /// The runtime specification. Mount sources are paths of the host; mounts of type `pod` name objects of the pod.
+    /// The runtime specification. Mount sources are paths of the host; mounts of type `pod` name objects of the pod, and
+    /// those of type `image` bring their layers.
     pub spec: Spec,
     /// The user, to be looked up in the container's own files.
     pub user: UserLookup,

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use a3s_box_proto::{
     cri::{self, MountPropagation},
-    ports::POD_MOUNT_TYPE,
+    ports::{IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
 };
 use oci_spec::runtime::Mount;
 
 use crate::{
     Input, check,
     error::{SpecError, invalid, unsupported},
+    image_volume::ImageVolume,
     security::Context,
 };
 
@@ -64,23 +65,19 @@ pub(crate) struct Mounts {
 
 /// The system's first, then all others by the depth of their destination, so that none hides another.
 pub(crate) fn mounts(input: &Input<'_>, security: &Context<'_>) -> Result<Mounts, SpecError> {
-    let asked: Vec<Bind> = input
-        .container
-        .mounts
-        .iter()
-        .map(|mount| bind(mount, input.private_dirs))
-        .collect::<Result<_, _>>()?;
-    let is_asked_for = |path: &Path| asked.iter().any(|bind| bind.destination == path);
+    let asked: Vec<Asked> =
+        input.container.mounts.iter().map(|mount| asked(mount, input)).collect::<Result<_, _>>()?;
+    let is_asked_for = |path: &Path| asked.iter().any(|volume| volume.destination == path);
     let below_asked_dev = |path: &Path| is_asked_for(Path::new("/dev")) && path.starts_with("/dev");
     let mut mounts: Vec<Mount> = system(security.privileged)
         .filter(|mount| !is_asked_for(mount.destination()) && !below_asked_dev(mount.destination()))
         .collect();
 
-    let sources = asked.iter().map(|bind| bind.source.clone()).collect();
-    let slave = asked.iter().any(|bind| bind.propagation == "rslave");
+    let sources = asked.iter().filter_map(|volume| volume.source.host_path()).cloned().collect();
+    let slave = asked.iter().any(|volume| volume.propagation == "rslave");
     let pods: Vec<Mount> =
         pod_objects(security.readonly_rootfs).filter(|mount| !is_asked_for(mount.destination())).collect();
-    let mut others: Vec<Mount> = asked.into_iter().map(Bind::into_mount).chain(pods).collect();
+    let mut others: Vec<Mount> = asked.into_iter().map(Asked::into_mount).chain(pods).collect();
     others.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(others);
     Ok(Mounts { mounts, sources, propagation: slave.then_some("rslave") })
@@ -116,30 +113,49 @@ fn mount(destination: &Path, kind: &str, source: &Path, options: &[&str]) -> Mou
 }
 
 /// A mount that the container asks for.
-struct Bind {
+struct Asked {
     destination: PathBuf,
-    source: PathBuf,
+    source: Source,
     propagation: &'static str,
     access: &'static str,
     options: Vec<String>,
 }
 
-impl Bind {
-    fn into_mount(self) -> Mount {
-        let mut options = vec!["rbind", self.propagation, self.access];
-        options.extend(self.options.iter().map(String::as_str));
-        mount(&self.destination, "bind", &self.source, &options)
+/// What it shows.
+enum Source {
+    Host(PathBuf),
+    Image(ImageVolume),
+}
+
+impl Source {
+    fn host_path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Host(path) => Some(path),
+            Self::Image(_) => None,
+        }
     }
 }
 
-fn bind(asked: &cri::Mount, private_dirs: &[PathBuf]) -> Result<Bind, SpecError> {
+impl Asked {
+    fn into_mount(self) -> Mount {
+        let mut options = vec!["rbind", self.propagation, self.access];
+        options.extend(self.options.iter().map(String::as_str));
+        match self.source {
+            Source::Host(source) => mount(&self.destination, "bind", &source, &options),
+            Source::Image(volume) => {
+                let layers = volume.layer_options();
+                options.extend(layers.iter().map(String::as_str));
+                mount(&self.destination, IMAGE_MOUNT_TYPE, &volume.sub_path, &options)
+            }
+        }
+    }
+}
+
+fn asked(asked: &cri::Mount, input: &Input<'_>) -> Result<Asked, SpecError> {
     let destination = check::absolute_path("mounts.container_path", &asked.container_path)?;
     let field = |name: &str| format!("mounts[{}].{name}", check::shown(&asked.container_path));
     if destination == Path::new("/") {
         return Err(invalid(field("container_path"), "the root filesystem itself cannot be mounted over"));
-    }
-    if asked.image.is_some() || !asked.image_sub_path.is_empty() {
-        return Err(unsupported(field("image"), "images cannot be mounted as volumes yet"));
     }
     // Kubelet sends mappings for pods with a user namespace only.
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
@@ -149,9 +165,15 @@ fn bind(asked: &cri::Mount, private_dirs: &[PathBuf]) -> Result<Bind, SpecError>
         let reason = format!("{} is none of {}", check::shown(option), OPTIONS.join(", "));
         return Err(invalid(field("mount_options"), reason));
     }
-    let source = check::absolute_path(&field("host_path"), &asked.host_path)?;
-    check_source(&field("host_path"), &source, private_dirs)?;
-    Ok(Bind {
+    let source = match ImageVolume::of(asked, input.image_volumes, field)? {
+        Some(volume) => Source::Image(volume),
+        None => {
+            let source = check::absolute_path(&field("host_path"), &asked.host_path)?;
+            check_source(&field("host_path"), &source, input.private_dirs)?;
+            Source::Host(source)
+        }
+    };
+    Ok(Asked {
         destination,
         source,
         propagation: propagation(&field("propagation"), asked)?,

@@ -73,6 +73,10 @@ impl Request {
             image_name: "example.com/web:1",
             sandbox_id: &"5a".parse().unwrap(),
             container_id: &"c0".parse().unwrap(),
+            image_volumes: &BTreeMap::from([(
+                "example.com/data:1".to_owned(),
+                vec!["/layers/0.erofs".into(), "/layers/1.erofs".into()],
+            )]),
             private_dirs: &["/var/lib/a3s-box".into(), "/run/a3s-box".into()],
             pids: &Pids { default: 100, max: 1000 },
         })
@@ -323,7 +327,7 @@ fn mounts_that_make_no_sense_or_cannot_be_are_refused_by_name() {
     });
     with_change(("/mnt", "propagation"), |mount| mount.propagation = 9);
     with_change(("/mnt", "recursive_read_only"), |mount| mount.recursive_read_only = true);
-    with_change(("/mnt", "image"), |mount| mount.image = Some(cri::ImageSpec::default()));
+    with_change(("/mnt", "image_sub_path"), |mount| mount.image_sub_path = "a".into());
     with_change(("/mnt", "upperdir"), |mount| mount.mount_options = vec!["upperdir=/x".into()]);
     with_change(("/mnt", "uidMappings"), |mount| mount.uid_mappings = vec![cri::IdMapping::default()]);
     for (field, value, mount) in cases {
@@ -331,6 +335,39 @@ fn mounts_that_make_no_sense_or_cannot_be_are_refused_by_name() {
     }
     // The root of the host is normal: node-exporter has it.
     with(|request| request.container.mounts = vec![bind("/", "/host")]);
+}
+
+#[test]
+fn an_image_is_mounted_read_only_by_its_layers() {
+    let volume = |change: &dyn Fn(&mut cri::Mount)| {
+        let mut mount = bind("", "/image");
+        mount.readonly = true;
+        mount.image = Some(cri::ImageSpec { image: "example.com/data:1".into(), ..Default::default() });
+        change(&mut mount);
+        mount
+    };
+    let spec = with(|request| {
+        request.container.mounts = vec![volume(&|mount| mount.image_sub_path = "models/small".into())];
+    });
+    let found = mount(&spec, "/image");
+    assert_eq!(found.typ().as_deref(), Some("image"));
+    assert_eq!(found.source().as_deref(), Some(Path::new("models/small")));
+    let options = ["rbind", "rprivate", "ro", "layer=/layers/0.erofs", "layer=/layers/1.erofs"];
+    assert_eq!(found.options().as_ref().unwrap(), &options);
+    assert!(spec.host_mounts.is_empty());
+
+    type Change = fn(&mut cri::Mount);
+    let cases: [(&str, Change); 6] = [
+        ("image", |mount| mount.image = Some(cri::ImageSpec::default())),
+        ("no image \"other\"", |mount| mount.image.as_mut().unwrap().image = "other".into()),
+        ("host_path", |mount| mount.host_path = "/data".into()),
+        ("readonly", |mount| mount.readonly = false),
+        ("image_sub_path", |mount| mount.image_sub_path = "a/../../b".into()),
+        ("image_sub_path", |mount| mount.image_sub_path = "/a".into()),
+    ];
+    for (field, change) in cases {
+        refused(&["/image", field], |request| request.container.mounts = vec![volume(&change)]);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! CreateContainer: checks and records a container. The guest hears of it when it is started.
 
 use std::{
+    collections::BTreeMap,
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +17,7 @@ use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
 use super::{
-    Container, ContainerRecord, ContainerState, MIRROR, cpuset,
+    Container, ContainerRecord, ContainerState, MIRROR, cpuset, image_volume,
     record::{ImageUse, RunAs, StopSignal, unique_name},
 };
 use crate::{
@@ -59,11 +60,12 @@ async fn make(node: &Arc<Node>, sandbox: &Arc<Sandbox>, config: ContainerConfig)
         return Err(Error::State { what: "pod sandbox", id: sandbox.id.to_string(), problem });
     }
     let image = image(node, &config)?;
+    let volumes = image_volume::find(node, &config)?;
     let id: ContainerId =
         new_id()?.parse().map_err(|error| Error::Invalid(format!("a new id is no id: {error}")))?;
     let mut reservation = reserve(node, sandbox, &config, &id)?;
     let mut undo = UndoStack::default();
-    match record(node, sandbox, Draft { id, config, image }, &mut undo).await {
+    match record(node, sandbox, Draft { id, config, image, volumes }, &mut undo).await {
         Ok(container) => {
             reservation.keep();
             node.containers.insert(container.id.as_str(), container.clone());
@@ -84,6 +86,8 @@ struct Draft {
     id: ContainerId,
     config: ContainerConfig,
     image: Image,
+    /// Those that it mounts, by the names in the request.
+    volumes: BTreeMap<String, Image>,
 }
 
 fn image(node: &Node, config: &ContainerConfig) -> Result<Image, Error> {
@@ -117,13 +121,15 @@ async fn record(
 ) -> Result<Arc<Container>, Error> {
     let pod = sandbox.record.with(|record| record.config.clone());
     let log_path = log_path(&pod, &draft.config)?;
-    let made = specify(node, sandbox, &draft.id, &draft.config, &draft.image)?;
+    let images = Images { root: &draft.image, volumes: &draft.volumes };
+    let made = specify(node, sandbox, &draft.id, &draft.config, &images)?;
     cpuset::check(&draft.config).await?;
-    hold_image(node, &draft, undo)?;
+    hold_images(node, &draft, undo)?;
     let record = ContainerRecord {
         id: draft.id,
         sandbox: sandbox.id.clone(),
         image: image_use(&draft.image, &draft.config),
+        image_volumes: draft.volumes.into_iter().map(|(name, image)| (name, image.id)).collect(),
         config: Arc::new(draft.config),
         created_at: unix_nanos(),
         log_path,
@@ -149,17 +155,29 @@ async fn record(
     Ok(container)
 }
 
+/// The images of a container.
+#[derive(Debug)]
+pub(super) struct Images<'a> {
+    /// What its root filesystem is made of.
+    pub root: &'a Image,
+    /// Those that it mounts, by the names in the request.
+    pub volumes: &'a BTreeMap<String, Image>,
+}
+
 /// The specification of a container's configuration.
 pub(super) fn specify(
     node: &Node,
     sandbox: &Sandbox,
     id: &ContainerId,
     container: &ContainerConfig,
-    image: &Image,
+    images: &Images<'_>,
 ) -> Result<ContainerSpec, Error> {
     let config = &node.config;
+    let image = images.root;
     let pod = sandbox.record.with(|record| record.config.clone());
     let private_dirs = [config.root_dir.clone(), config.state_dir.clone(), config.netns_dir.clone()];
+    let volumes = images.volumes.iter();
+    let image_volumes = volumes.map(|(name, image)| (name.clone(), image.layers.clone())).collect();
     let input = Input {
         container,
         sandbox: &pod,
@@ -168,6 +186,7 @@ pub(super) fn specify(
         sandbox_id: &sandbox.id,
         container_id: id,
         private_dirs: &private_dirs,
+        image_volumes: &image_volumes,
         pids: &config.pids,
     };
     let name = container.metadata.clone().unwrap_or_default().name;
@@ -181,13 +200,17 @@ pub(super) fn encode(spec: &Spec) -> Result<Vec<u8>, Error> {
         .map_err(|error| Error::Invalid(format!("the container's specification cannot be encoded: {error}")))
 }
 
-fn hold_image(node: &Arc<Node>, draft: &Draft, undo: &mut UndoStack) -> Result<(), Error> {
+fn hold_images(node: &Arc<Node>, draft: &Draft, undo: &mut UndoStack) -> Result<(), Error> {
     let (owner, holder) = (node.clone(), draft.id.clone());
-    undo.push("releasing its image", async move {
+    let ids: Vec<String> = draft.volumes.values().map(|image| image.id.clone()).collect();
+    let released = ids.clone();
+    undo.push("releasing its images", async move {
         owner.images.release(holder.as_str());
+        image_volume::release(&owner, &holder, &released);
         Ok(())
     });
-    Ok(node.images.hold(&draft.image.id, draft.id.as_str())?)
+    node.images.hold(&draft.image.id, draft.id.as_str())?;
+    image_volume::hold(node, &draft.id, &ids)
 }
 
 /// The names that clients compare: a tag, and a digest.

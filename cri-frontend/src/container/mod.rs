@@ -5,6 +5,7 @@ pub mod create;
 mod end;
 pub mod exec;
 pub mod exec_sync;
+pub mod image_volume;
 pub mod list;
 mod observe;
 mod output;

@@ -104,6 +104,7 @@ mod tests {
             sandbox: "s".parse().unwrap(),
             config: Arc::new(ContainerConfig::default()),
             image: ImageUse { id: String::new(), name: String::new(), reference: String::new() },
+            image_volumes: Default::default(),
             created_at: 1,
             log_path: None,
             run_as: RunAs {

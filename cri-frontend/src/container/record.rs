@@ -1,6 +1,6 @@
 //! What is remembered of a container, and which states follow which.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use a3s_box_proto::{
     cri::ContainerConfig,
@@ -22,6 +22,9 @@ pub struct ContainerRecord {
     pub config: Arc<ContainerConfig>,
     /// What it was made from.
     pub image: ImageUse,
+    /// The ids of the images that it mounts, by the names in its configuration.
+    #[serde(default)]
+    pub image_volumes: BTreeMap<String, String>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Where its output goes on the host, if anywhere.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::info;
 
-use super::{Container, stop::end};
+use super::{Container, image_volume, stop::end};
 use crate::{
     error::Error,
     events::Kind,
@@ -41,9 +41,11 @@ pub async fn forget(node: &Node, container: &Container) -> Result<(), Error> {
     files::remove_tree(container.bundle.clone()).await?;
     container.record.delete(&node.db).await?;
     node.containers.remove(container.id.as_str());
-    let name = container.record.with(super::ContainerRecord::unique_name);
+    let record = container.record.get();
+    let name = record.unique_name();
     node.container_names.free(&name, container.id.as_str());
     node.images.release(container.id.as_str());
+    image_volume::release(node, &container.id, record.image_volumes.values());
     if let Ok(sandbox) = container.pod(node) {
         node.tell(container.id.as_str(), &sandbox, &[Kind::Deleted]);
     }

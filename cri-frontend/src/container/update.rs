@@ -7,7 +7,8 @@ use a3s_box_spec::updated;
 
 use super::{
     Container, MIRROR, cpuset,
-    create::{SPEC, encode, specify},
+    create::{Images, SPEC, encode, specify},
+    image_volume,
 };
 use crate::{
     error::Error,
@@ -41,7 +42,8 @@ async fn apply(node: &Node, container: &Container, resources: LinuxContainerReso
         .images
         .held(container.id.as_str())
         .ok_or_else(|| Error::NotFound { what: "image", id: record.image.id.clone() })?;
-    let spec = specify(node, &sandbox, &container.id, &config, &image)?.spec;
+    let images = Images { root: &image, volumes: &image_volume::held(node, &record)? };
+    let spec = specify(node, &sandbox, &container.id, &config, &images)?.spec;
     if record.state.is_running() {
         let limits = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let limits = serde_json::to_vec(&limits)

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Loaded;
 use crate::{
-    container::{self, CONTAINERS, Container, ContainerRecord, shim_socket::SOCKETS},
+    container::{self, CONTAINERS, Container, ContainerRecord, image_volume, shim_socket::SOCKETS},
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},
@@ -164,6 +164,9 @@ async fn enter_container(node: &Node, record: ContainerRecord) {
     if let Err(error) = node.images.hold(&record.image.id, record.id.as_str()) {
         // It runs on what it has open; only a start would need the image.
         warn!(container = %record.id, %error, "the image of a container is gone");
+    }
+    if let Err(error) = image_volume::hold(node, &record.id, record.image_volumes.values()) {
+        warn!(container = %record.id, %error, "an image that a container mounts is gone");
     }
     node.container_names.take(&record.unique_name(), record.id.as_str());
     let container = Arc::new(Container::new(&sandbox, record));

@@ -253,7 +253,7 @@ fn prepare(
             return Err(error).of(object);
         }
     };
-    match complete(id, user, spec) {
+    match complete(storage, id, user, spec) {
         Ok(spec) => Ok(Prepared { spec, rootfs, filter }),
         Err(error) => {
             undo(storage, id, &rootfs).of(object)?;
@@ -262,7 +262,12 @@ fn prepare(
     }
 }
 
-fn complete(id: &ContainerId, user: Option<&user::Wanted>, mut spec: Spec) -> Result<Spec, Error> {
+fn complete(
+    storage: &Storage,
+    id: &ContainerId,
+    user: Option<&user::Wanted>,
+    mut spec: Spec,
+) -> Result<Spec, Error> {
     let object = || Object::Container(id.clone());
     let root = Root::open(&paths::rootfs(id)).of(object)?;
     if let Some(process) = spec.process_mut() {
@@ -274,7 +279,10 @@ fn complete(id: &ContainerId, user: Option<&user::Wanted>, mut spec: Spec) -> Re
         process_spec::normalise(process);
         root.create_directories(process.cwd()).of(object)?;
     }
-    for mount in spec.mounts().iter().flatten() {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        if let Some(volume) = spec::image_volume(mount)? {
+            spec::show(mount, storage.image_volume(&volume).of(object)?);
+        }
         check_source(mount).of(object)?;
     }
     let file = paths::bundle(id).join("config.json");

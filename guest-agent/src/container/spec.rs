@@ -2,13 +2,21 @@
 
 use std::path::PathBuf;
 
-use a3s_box_proto::{ids::ContainerId, ports::POD_MOUNT_TYPE};
+use a3s_box_proto::{
+    ids::ContainerId,
+    ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
+};
 use oci_spec::runtime::{
     Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root, RootBuilder, Spec, User,
 };
 
 use super::{limits, process_spec};
-use crate::{error::Error, paths, volume};
+use crate::{
+    error::Error,
+    paths,
+    rootfs::{erofs::is_layer_name, image},
+    volume,
+};
 
 /// Which processes a container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,14 +166,12 @@ fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
         let source = name.as_deref().and_then(volume::object).ok_or_else(|| {
             wrong(format!("{destination}: the pod has no object {:?}", name.unwrap_or_default()))
         })?;
-        mount.set_source(Some(source));
-        mount.set_typ(Some("bind".to_owned()));
-        let mut options = mount.options().clone().unwrap_or_default();
-        if !options.iter().any(|option| option == "bind" || option == "rbind") {
-            options.insert(0, "rbind".to_owned());
-        }
-        mount.set_options(Some(options));
+        show(mount, source);
         return Ok(());
+    }
+    if mount.typ().as_deref() == Some(IMAGE_MOUNT_TYPE) {
+        // Its place is known once it is mounted.
+        return image_volume(mount).map(drop);
     }
     let source_is_sound = |source: &PathBuf| {
         source.is_absolute() && !source.components().any(|part| part == std::path::Component::ParentDir)
@@ -175,6 +181,32 @@ fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
         return Err(wrong(format!("{destination}: source {:?} is not an absolute path", source.display())));
     }
     Ok(())
+}
+
+/// The image that a mount shows, if it shows one.
+pub fn image_volume(mount: &Mount) -> Result<Option<image::Volume>, Error> {
+    if mount.typ().as_deref() != Some(IMAGE_MOUNT_TYPE) {
+        return Ok(None);
+    }
+    let options = mount.options().iter().flatten();
+    let layers: Vec<String> =
+        options.filter_map(|option| option.strip_prefix(IMAGE_MOUNT_LAYER)).map(str::to_owned).collect();
+    if layers.is_empty() || !layers.iter().all(|name| is_layer_name(name)) {
+        let reason = format!("{}: an image has layers, each a file name", mount.destination().display());
+        return Err(Error::invalid("mount", reason));
+    }
+    Ok(Some(image::Volume { layers, sub_path: mount.source().clone().unwrap_or_default() }))
+}
+
+/// Makes a mount of ours an ordinary one of what lies at a path.
+pub fn show(mount: &mut Mount, source: PathBuf) {
+    mount.set_source(Some(source)).set_typ(Some("bind".to_owned()));
+    let mut options = mount.options().clone().unwrap_or_default();
+    options.retain(|option| !option.starts_with(IMAGE_MOUNT_LAYER));
+    if !options.iter().any(|option| option == "bind" || option == "rbind") {
+        options.insert(0, "rbind".to_owned());
+    }
+    mount.set_options(Some(options));
 }
 
 /// The specification as libcontainer gets it. It makes the container with all privileges of its root; the init process
@@ -272,6 +304,23 @@ mod tests {
         ] {
             assert!(with(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_image_is_named_by_its_layers_and_shown_from_where_it_is_mounted() {
+        let with = |options: Value| {
+            let mount = json!({"destination": "/i", "type": "image", "source": "a/b", "options": options});
+            adapt(spec(|json| json["mounts"] = json!([mount])).unwrap(), &id(), None)
+                .map(|spec| spec.mounts().as_ref().unwrap()[0].clone())
+        };
+        let mut mount = with(json!(["rbind", "ro", "layer=0", "layer=3"])).unwrap();
+        let volume = image_volume(&mount).unwrap().unwrap();
+        assert_eq!((volume.layers, volume.sub_path), (vec!["0".into(), "3".into()], "a/b".into()));
+        show(&mut mount, "/run/a3s/images/0/a/b".into());
+        assert_eq!(mount.options().as_ref().unwrap(), &["rbind", "ro"]);
+        assert_eq!(mount.typ().as_deref(), Some("bind"));
+        assert!(image_volume(&mount).unwrap().is_none());
+        assert!(with(json!(["ro"])).is_err() && with(json!(["layer=../x"])).is_err());
     }
 
     #[test]

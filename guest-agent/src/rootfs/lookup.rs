@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::Read,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -54,6 +54,17 @@ impl Root {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Where a directory truly is. Unlike for a container's own paths, a link that leads out of the root is an error,
+    /// also one that is absolute: as containerd resolves the sub path of an image volume.
+    pub fn directory_beneath(&self, path: &Path) -> Result<PathBuf, Failed> {
+        let step = || format!("ImageVolumeMountFailed: open directory {} of the image", path.display());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags).resolve(resolve);
+        let directory = openat2(&self.0, path, how).step(step)?;
+        std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).step(step)
+    }
+
     /// Makes a directory with its parents, as runc does for a working directory that an image lacks.
     pub fn create_directories(&self, path: &Path) -> Result<(), Failed> {
         let step = || format!("create {} in the container", path.display());
@@ -94,5 +105,23 @@ mod tests {
         assert!(root.create_directories(Path::new("/work/a")).is_err());
         root.create_directories(Path::new("/a/../b/c")).unwrap();
         assert!(image.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn a_directory_of_an_image_is_in_the_image() {
+        let image = tempfile::tempdir().unwrap();
+        let at = image.path().canonicalize().unwrap();
+        std::fs::create_dir_all(at.join("a/b")).unwrap();
+        std::fs::write(at.join("file"), "").unwrap();
+        for (link, target) in [("inside", "a/b"), ("out", "../.."), ("absolute", "/a"), ("proc", "/proc")] {
+            std::os::unix::fs::symlink(target, at.join(link)).unwrap();
+        }
+        let root = Root::open(&at).unwrap();
+        for path in ["a/b", "a/../a/b", "inside"] {
+            assert_eq!(root.directory_beneath(Path::new(path)).unwrap(), at.join("a/b"));
+        }
+        for path in ["out", "a/../..", "absolute", "proc/self", "file", "missing", "/a"] {
+            assert!(root.directory_beneath(Path::new(path)).is_err(), "{path}");
+        }
     }
 }

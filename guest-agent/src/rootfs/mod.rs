@@ -1,12 +1,16 @@
 //! Root filesystems: image layers under an overlay on the scratch disk, or a directory that the host mounted.
 
 pub mod erofs;
+pub mod image;
 pub mod lookup;
 pub mod overlay;
 pub mod scratch;
 pub mod shared;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use a3s_box_proto::ids::ContainerId;
 use nix::mount::{MntFlags, umount2};
@@ -39,13 +43,14 @@ pub enum Rootfs {
 #[derive(Debug)]
 pub struct Storage {
     layers: erofs::Layers,
+    images: image::Images,
     scratch: scratch::Scratch,
 }
 
 impl Storage {
     /// Nothing is mounted yet.
     pub fn new(scratch: scratch::Scratch) -> Self {
-        Self { layers: erofs::Layers::default(), scratch }
+        Self { layers: erofs::Layers::default(), images: image::Images::default(), scratch }
     }
 
     /// Mounts a root filesystem. What fails leaves nothing behind.
@@ -64,6 +69,12 @@ impl Storage {
                 Ok(Rootfs::Overlay(writable))
             }
         }
+    }
+
+    /// Mounts an image; answers where the wanted directory of it is.
+    pub fn image_volume(&self, volume: &image::Volume) -> Result<PathBuf, Failed> {
+        let layers = self.layers.mount(&volume.layers)?;
+        image::directory(&self.images.mount(layers)?, &volume.sub_path)
     }
 
     /// Forgets a writable layer; its files are removed later.

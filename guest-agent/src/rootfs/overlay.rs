@@ -40,6 +40,21 @@ fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) ->
     overlay.mount()?.attach(target)
 }
 
+/// Mounts layers that nobody writes, lowest first. `nothing` is an empty directory: an overlay without a writable layer
+/// wants two layers at least, and one layer alone would show its whiteouts.
+pub fn mount_read_only(layers: &[PathBuf], nothing: &Path, target: &Path) -> Result<(), Failed> {
+    let mount = || {
+        let overlay = FsContext::open("overlay")?;
+        for layer in layers.iter().rev().map(PathBuf::as_path).chain([nothing]) {
+            overlay.set("lowerdir+", &layer.to_string_lossy())?;
+        }
+        overlay.set("redirect_dir", "nofollow")?;
+        overlay.set("metacopy", "off")?;
+        overlay.mount()?.attach(target)
+    };
+    mount().step(|| format!("mount an image of {} layers at {}", layers.len(), target.display()))
+}
+
 /// The merged root is the upper directory's: it looks as the image's.
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<(), Failed> {
     let like = fs::metadata(from).step(|| format!("stat the root of layer {}", from.display()))?;

@@ -46,7 +46,7 @@ use crate::{
 
 /// Children that hold a container's output open after its end are waited for so long.
 const DRAIN_BOUND: Duration = Duration::from_secs(2);
-/// The most mounts of host paths of one container.
+/// The most mounts of host paths and images of one container.
 const MOST_VOLUMES: usize = 1024;
 
 /// What a container is made of.
@@ -237,9 +237,10 @@ async fn create_in_guest(
     sandbox.weigh(&wanted.id, Some(spec.oom_score_adj())).await;
     let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
     let sources = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
+    let images = attach_images(pod, sandbox, &wanted.id, &spec, held).await?;
     let request = CreateContainerRequest {
         container_id: wanted.id.to_string(),
-        spec: spec.finish(&sources)?,
+        spec: spec.finish(&sources, &images)?,
         rootfs: Some(rootfs),
         user: wanted.user.clone().into(),
         stdin: wanted.stdio.stdin.is_some() || wanted.input != Input::None,
@@ -256,15 +257,8 @@ async fn attach_rootfs(
 ) -> Result<RootfsMessage> {
     let object = || format!("the root filesystem of container {}", wanted.id);
     match &wanted.rootfs {
-        Rootfs::Layers(files) if files.is_empty() || files.len() > MOST_LAYERS => Err(Error::invalid(
-            object(),
-            format!("it has {} layers: 1 to {MOST_LAYERS} are accepted", files.len()),
-        )),
         Rootfs::Layers(files) => {
-            let mut layers = sandbox.layers.lock().await;
-            let attached = layers.attach(&pod.host, &sandbox.share, files, &mut held.layers).await;
-            attached.step(|| format!("attaching {}", object()))?;
-            let layers = held.layers.clone();
+            let layers = attach_layers(pod, sandbox, &object(), files, held).await?;
             Ok(RootfsMessage::Overlay(OverlayRootfs { layers, ..OverlayRootfs::default() }))
         }
         Rootfs::Mounts(mounts) => {
@@ -280,6 +274,41 @@ async fn attach_rootfs(
     }
 }
 
+/// Attaches the layers of one image; answers their names in the shared directory, in the same order.
+async fn attach_layers(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    object: &str,
+    files: &[PathBuf],
+    held: &mut Held,
+) -> Result<Vec<String>> {
+    if files.is_empty() || files.len() > MOST_LAYERS {
+        let reason = format!("it has {} layers: 1 to {MOST_LAYERS} are accepted", files.len());
+        return Err(Error::invalid(object, reason));
+    }
+    let before = held.layers.len();
+    let mut layers = sandbox.layers.lock().await;
+    let attached = layers.attach(&pod.host, &sandbox.share, files, &mut held.layers).await;
+    attached.step(|| format!("attaching {object}"))?;
+    Ok(held.layers[before..].to_vec())
+}
+
+/// Attaches the images that a container mounts as volumes; answers the names of each one's layers.
+async fn attach_images(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    held: &mut Held,
+) -> Result<Vec<Vec<String>>> {
+    let object = format!("an image volume of container {id}");
+    let mut images = Vec::new();
+    for files in spec.images() {
+        images.push(attach_layers(pod, sandbox, &object, files, held).await?);
+    }
+    Ok(images)
+}
+
 /// Attaches the host paths that a container mounts; answers where they are in the guest.
 async fn attach_volumes(
     pod: &Pod,
@@ -288,7 +317,7 @@ async fn attach_volumes(
     spec: &ContainerSpec,
     held: &mut Held,
 ) -> Result<Vec<String>> {
-    if spec.binds().len() > MOST_VOLUMES {
+    if spec.binds().len() + spec.images().len() > MOST_VOLUMES {
         return Err(Error::invalid(format!("container {id}"), format!("more than {MOST_VOLUMES} mounts")));
     }
     let place = sandbox.share.volumes(id.as_str());

@@ -1,8 +1,16 @@
 //! A container's OCI specification: what of it names the host becomes what the guest can reach.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use a3s_box_proto::{id_set::IdSet, ids::SandboxId, ports::POD_MOUNT_TYPE};
+use a3s_box_proto::{
+    id_set::IdSet,
+    ids::SandboxId,
+    ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
+};
 use serde_json::{Value, json};
 
 use super::spec::PauseSpec;
@@ -21,6 +29,7 @@ pub const LONGEST_SPEC: usize = 3 << 20;
 pub struct ContainerSpec {
     value: Value,
     binds: Vec<(usize, Bind)>,
+    images: Vec<(usize, Vec<PathBuf>)>,
     cpuset: Cpuset,
 }
 
@@ -53,11 +62,13 @@ impl ContainerSpec {
     /// It is no specification, or wants a mount that a VM cannot give.
     pub fn parse(json: &[u8], pod: &SandboxId) -> Result<Self> {
         let mut value = parse(json)?;
-        let mut binds = Vec::new();
+        let (mut binds, mut images) = (Vec::new(), Vec::new());
         let mounts = value.get_mut("mounts").and_then(Value::as_array_mut);
         for (index, mount) in mounts.into_iter().flatten().enumerate() {
             if mount["type"] == POD_MOUNT_TYPE {
                 // Ours already: the agent knows what it means.
+            } else if mount["type"] == IMAGE_MOUNT_TYPE {
+                images.push((index, layers_of(mount)));
             } else if is_the_pods_memory(mount, pod) {
                 mount["type"] = json!(POD_MOUNT_TYPE);
                 mount["source"] = json!("shm");
@@ -69,7 +80,7 @@ impl ContainerSpec {
             Some(resources) => take_cpuset(resources)?,
             None => Cpuset::default(),
         };
-        Ok(Self { value, binds, cpuset })
+        Ok(Self { value, binds, images, cpuset })
     }
 
     /// What it names of the host's processors and memory nodes.
@@ -88,13 +99,25 @@ impl ContainerSpec {
         self.binds.iter().map(|(_, bind)| bind)
     }
 
-    /// The specification for the guest, given where each of the host paths is there.
+    /// The layer files of each image that it mounts as a volume, the lowest first.
+    pub fn images(&self) -> impl ExactSizeIterator<Item = &[PathBuf]> {
+        self.images.iter().map(|(_, layers)| layers.as_slice())
+    }
+
+    /// The specification for the guest, given where each of the host paths is there, and the names of each image's
+    /// layers.
     ///
     /// # Errors
     /// It does not fit into a message.
-    pub fn finish(mut self, sources: &[String]) -> Result<Vec<u8>> {
+    pub fn finish(mut self, sources: &[String], images: &[Vec<String>]) -> Result<Vec<u8>> {
         for ((index, _), source) in self.binds.iter().zip(sources) {
             self.value["mounts"][*index]["source"] = json!(source);
+        }
+        for ((index, _), layers) in self.images.iter().zip(images) {
+            if let Some(options) = self.value["mounts"][*index]["options"].as_array_mut() {
+                options.retain(|option| layer_of(option).is_none());
+                options.extend(layers.iter().map(|name| json!(format!("{IMAGE_MOUNT_LAYER}{name}"))));
+            }
         }
         let bytes = self.value.to_string().into_bytes();
         if bytes.len() > LONGEST_SPEC {
@@ -162,6 +185,14 @@ fn is_the_pods_memory(mount: &Value, pod: &SandboxId) -> bool {
     mount["destination"] == "/dev/shm" && source.ends_with(Path::new(pod.as_str()).join("shm"))
 }
 
+fn layers_of(mount: &Value) -> Vec<PathBuf> {
+    mount["options"].as_array().into_iter().flatten().filter_map(layer_of).map(PathBuf::from).collect()
+}
+
+fn layer_of(option: &Value) -> Option<&str> {
+    option.as_str()?.strip_prefix(IMAGE_MOUNT_LAYER)
+}
+
 fn bind_of(mount: &Value) -> Result<Option<Bind>> {
     let options: Vec<&str> =
         mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -214,12 +245,27 @@ mod tests {
         assert!(binds[0].read_only && binds[0].recursive && !binds[0].follows_host);
         assert!(!binds[1].read_only && !binds[1].recursive && binds[1].follows_host);
         let out: Value =
-            serde_json::from_slice(&spec.finish(&["/g/0".into(), "/g/1".into()]).unwrap()).unwrap();
+            serde_json::from_slice(&spec.finish(&["/g/0".into(), "/g/1".into()], &[]).unwrap()).unwrap();
         assert_eq!(out["mounts"][1]["source"], "/g/0");
         assert_eq!(out["mounts"][2]["source"], "/g/1");
         assert_eq!(out["mounts"][3], json!({"destination": "/dev/shm", "type": "pod", "source": "shm"}));
         assert_eq!(out["mounts"][4]["source"], "hostname");
         assert_eq!(out["futureField"]["kept"], true);
+    }
+
+    #[test]
+    fn an_images_layers_get_the_names_that_the_guest_knows() {
+        let options = ["rbind", "layer=/images/a", "layer=/images/b", "ro"];
+        let mount = json!({"destination": "/i", "type": "image", "source": "sub", "options": options});
+        let json = json!({"mounts": [mount]}).to_string();
+        let spec = ContainerSpec::parse(json.as_bytes(), &"p1".parse().unwrap()).unwrap();
+        assert_eq!(spec.binds().len(), 0);
+        let images: Vec<_> = spec.images().map(<[_]>::to_vec).collect();
+        assert_eq!(images, [[PathBuf::from("/images/a"), "/images/b".into()]]);
+        let out = spec.finish(&[], &[vec!["0".into(), "3".into()]]).unwrap();
+        let out: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(out["mounts"][0]["options"], json!(["rbind", "ro", "layer=0", "layer=3"]));
+        assert_eq!(out["mounts"][0]["source"], "sub");
     }
 
     #[test]
@@ -239,7 +285,7 @@ mod tests {
         let json = json!({"linux": {"resources": {"cpu": {"shares": 2, "cpus": "1,0", "mems": ""}}}});
         let spec = ContainerSpec::parse(json.to_string().as_bytes(), &"p1".parse().unwrap()).unwrap();
         assert_eq!(*spec.cpuset(), Cpuset { cpus: Some("0-1".parse().unwrap()), mems: None });
-        let out: Value = serde_json::from_slice(&spec.finish(&[]).unwrap()).unwrap();
+        let out: Value = serde_json::from_slice(&spec.finish(&[], &[]).unwrap()).unwrap();
         assert_eq!(out, json!({"linux": {"resources": {"cpu": {"shares": 2}}}}));
         let error = take_cpuset(&mut json!({"cpu": {"cpus": "x"}})).unwrap_err().to_string();
         assert!(error.contains("cpus") && error.contains('x'), "{error}");

@@ -85,8 +85,11 @@ impl Layers {
 
     /// Gives layers back. Those that nobody uses any more are detached by [`Layers::sweep`].
     pub async fn release(&mut self, share: &SharedDir, names: &[String]) {
-        for layer in self.attached.iter_mut().filter(|layer| names.contains(&layer.name)) {
-            layer.users = layer.users.saturating_sub(1);
+        // A container may use one layer several times: in its root filesystem and in image volumes.
+        for name in names {
+            if let Some(layer) = self.attached.iter_mut().find(|layer| layer.name == *name) {
+                layer.users = layer.users.saturating_sub(1);
+            }
         }
         self.sweep(share).await;
     }

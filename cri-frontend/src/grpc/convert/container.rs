@@ -45,7 +45,7 @@ pub fn of_record(record: &ContainerRecord) -> cri::ContainerStatus {
         image_id: record.image.id.clone(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.clone(),
+        mounts: config.mounts.iter().map(|mount| told_mount(mount, record)).collect(),
         log_path: record.log_path.clone().unwrap_or_default(),
         resources: resources.map(|linux| cri::ContainerResources { linux: Some(linux), windows: None }),
         user: user.map(|linux| cri::ContainerUser { linux: Some(linux) }),
@@ -111,6 +111,17 @@ fn state(record: &ContainerRecord) -> cri::ContainerState {
         Stage::Running => cri::ContainerState::ContainerRunning,
         Stage::Exited => cri::ContainerState::ContainerExited,
     }
+}
+
+/// As it was asked for; of an image also which one it was.
+fn told_mount(mount: &cri::Mount, record: &ContainerRecord) -> cri::Mount {
+    let mut mount = mount.clone();
+    if let Some(image) = &mut mount.image
+        && let Some(id) = record.image_volumes.get(&image.image)
+    {
+        image.image_ref.clone_from(id);
+    }
+    mount
 }
 
 fn image(record: &ContainerRecord) -> cri::ImageSpec {

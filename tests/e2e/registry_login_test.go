@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
+	"a3s.box/tests/images"
+	"a3s.box/tests/registry"
+)
+
+const (
+	user, secret = "alice", "open sesame"
+	// bcrypt of the secret.
+	passwords = user + ":$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
+	guarded   = "a3s-box/guarded:1"
+)
+
+// guardedRegistry runs Debian's registry with TLS and passwords, and an image in it.
+func guardedRegistry(t *testing.T, guard registry.Guard) *registry.Registry {
+	t.Helper()
+	dir := t.TempDir()
+	image, err := images.Sized(1, 1000)
+	must(t, err)
+	open, err := registry.Start(t.Context(), dir)
+	must(t, err)
+	must(t, open.Push(t.Context(), "host/"+guarded, image))
+	must(t, open.Stop())
+	closed, err := registry.StartGuarded(t.Context(), dir, guard)
+	must(t, err)
+	t.Cleanup(func() { must(t, closed.Stop()) })
+	return closed
+}
+
+// reach says how the frontend reaches a registry.
+func (n *node) reach(address, keys string) {
+	n.t.Helper()
+	dir := filepath.Join(n.CertsDir(), address)
+	must(n.t, os.MkdirAll(dir, 0o755))
+	n.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	mustWrite(n.t, filepath.Join(dir, "hosts.toml"), fmt.Sprintf("server = 'https://%s'\n%s\n", address, keys))
+}
+
+func TestRegistryWithCertificateAndPasswords(t *testing.T) {
+	n := onNode(t)
+	authority, err := registry.NewAuthority("tests")
+	must(t, err)
+	certificate, err := authority.Sign("registry")
+	must(t, err)
+	r := guardedRegistry(t, registry.Guard{Certificate: certificate, Passwords: passwords})
+	dir := t.TempDir()
+	mustWrite(t, dir+"/ca.crt", string(authority.PEM))
+	trusted := fmt.Sprintf("ca = '%s/ca.crt'", dir)
+	reference := r.Address + "/" + guarded
+	spec := &cri.ImageSpec{Image: reference}
+	byName := &cri.AuthConfig{Username: user, Password: secret}
+	pull := func(auth *cri.AuthConfig) error {
+		_, err := n.Images.PullImage(t.Context(), spec, auth, nil)
+		return err
+	}
+	start := n.LogPosition()
+
+	n.reach(r.Address, "")
+	refused(t, pull(byName), codes.Unavailable, r.Address, "certificate")
+	n.reach(r.Address, trusted)
+	refused(t, pull(nil), codes.Unauthenticated, r.Address)
+	err = pull(&cri.AuthConfig{Username: user, Password: secret + "!"})
+	refused(t, err, codes.Unauthenticated, r.Address)
+	if strings.Contains(err.Error(), secret) {
+		t.Errorf("the error tells the password: %v", err)
+	}
+	encoded := base64.StdEncoding.EncodeToString([]byte(user + ":" + secret))
+	for name, c := range map[string]struct {
+		keys string
+		auth *cri.AuthConfig
+	}{
+		"user and password": {trusted, byName},
+		"auth":              {trusted, &cri.AuthConfig{Auth: encoded}},
+		"server's address":  {trusted, &cri.AuthConfig{Username: user, Password: secret, ServerAddress: "https://" + r.Address}},
+		"skip_verify":       {"skip_verify = true", byName},
+		"header":            {trusted + "\n[header]\nAuthorization = 'Basic " + encoded + "'", nil},
+	} {
+		n.reach(r.Address, c.keys)
+		if err := pull(c.auth); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, n.Images.RemoveImage(t.Context(), spec))
+	}
+	n.reach(r.Address, trusted)
+	elsewhere := &cri.AuthConfig{Username: user, Password: secret, ServerAddress: "registry.example"}
+	refused(t, pull(elsewhere), codes.Unauthenticated, r.Address)
+	for _, word := range []string{secret, encoded} {
+		if strings.Contains(n.Log(start), word) {
+			t.Errorf("the frontend's log has %q", word)
+		}
+	}
+}
+
+func TestRegistryThatWantsACertificateOfItsClients(t *testing.T) {
+	n := onNode(t)
+	authority, err := registry.NewAuthority("tests")
+	must(t, err)
+	certificate, err := authority.Sign("registry")
+	must(t, err)
+	r := guardedRegistry(t, registry.Guard{Certificate: certificate, Clients: authority})
+	dir := t.TempDir()
+	mustWrite(t, dir+"/ca.crt", string(authority.PEM))
+	own, err := authority.Sign("node")
+	must(t, err)
+	file, key, err := own.Write(dir, "client")
+	must(t, err)
+	spec := &cri.ImageSpec{Image: r.Address + "/" + guarded}
+	n.reach(r.Address, fmt.Sprintf("ca = '%s/ca.crt'", dir))
+	_, err = n.Images.PullImage(t.Context(), spec, nil, nil)
+	refused(t, err, codes.Unavailable, r.Address)
+	n.reach(r.Address, fmt.Sprintf("ca = '%s/ca.crt'\nclient = [['%s', '%s']]", dir, file, key))
+	_, err = n.Images.PullImage(t.Context(), spec, nil, nil)
+	must(t, err)
+	must(t, n.Images.RemoveImage(t.Context(), spec))
+}
+
+func TestCredentialsOfTheAuthFileAreUsed(t *testing.T) {
+	r := guardedRegistry(t, registry.Guard{Passwords: passwords})
+	file := filepath.Join(t.TempDir(), "config.json")
+	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + secret))
+	mustWrite(t, file, fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, r.Address, auth))
+	n := ownNode(t, fixture.Options{Config: fixture.Config{"images.auth_file": file}})
+	n.pull(r.Address + "/" + guarded)
+}
