@@ -77,6 +77,16 @@ pub enum Error {
         /// What is wrong with its state.
         problem: String,
     },
+    /// A pod that has as many containers as it may.
+    #[error(
+        "pod sandbox {id} has {most} containers already, the most that cri.max_containers allows: remove some"
+    )]
+    TooMany {
+        /// Which one.
+        id: String,
+        /// How many.
+        most: usize,
+    },
     /// A step of a longer work failed.
     #[error("{object}: {step}: {source}")]
     Step {
@@ -173,7 +183,7 @@ impl Error {
                 kind => kind,
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
-            Self::FellBehind(_) => Kind::ResourceExhausted,
+            Self::FellBehind(_) | Self::TooMany { .. } => Kind::ResourceExhausted,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
             Self::File { source, .. } => kind_of_io(source),
             Self::Shim(error) => error.kind(),
