@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -388,4 +390,23 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 	}
 	equal(t, "mount options", status.Features.MountOptions, true)
 	equal(t, "supplemental groups policy", status.Features.SupplementalGroupsPolicy, true)
+}
+
+// What Status promises of mounts is true.
+func TestPromisedMountFeaturesAreThere(t *testing.T) {
+	n := onNode(t)
+	host := n.hostDir()
+	must(t, os.Mkdir(host+"/below", 0o755))
+	must(t, unix.Mount("none", host+"/below", "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(host+"/below", unix.MNT_DETACH) })
+	c := n.runPod().idle("main", mounted(
+		&cri.Mount{HostPath: host, ContainerPath: "/data", Readonly: true, RecursiveReadOnly: true},
+		&cri.Mount{HostPath: n.hostDir(), ContainerPath: "/plain", MountOptions: []string{"noexec"}},
+	))
+	for _, path := range []string{"/data/file", "/data/below/file"} {
+		_, stderr, code := c.tryExec("touch", path)
+		equal(t, "exit code of touch "+path, code, 1)
+		contains(t, "touch", stderr, "Read-only file system")
+	}
+	contains(t, "the mount with an option", c.exec("grep", " /plain ", "/proc/mounts"), "noexec")
 }
