@@ -77,6 +77,16 @@ pub enum Error {
         /// What is wrong with its state.
         problem: String,
     },
+    /// A pod that has as many containers as it may.
+    #[error(
+        "pod sandbox {id} has {most} containers already, the most that cri.max_containers allows: remove some"
+    )]
+    TooMany {
+        /// Which one.
+        id: String,
+        /// How many.
+        most: usize,
+    },
     /// A step of a longer work failed.
     #[error("{object}: {step}: {source}")]
     Step {
@@ -115,7 +125,7 @@ pub enum Error {
     },
     /// More at once than is kept.
     #[error("there are {most} {what} already: try again in a minute")]
-    TooMany {
+    Crowded {
         /// Of what.
         what: &'static str,
         /// How many.
@@ -181,9 +191,8 @@ impl Error {
                 kind => kind,
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
-            Self::FellBehind(_) => Kind::ResourceExhausted,
+            Self::FellBehind(_) | Self::TooMany { .. } | Self::Crowded { .. } => Kind::ResourceExhausted,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
-            Self::TooMany { .. } => Kind::ResourceExhausted,
             Self::File { source, .. } => kind_of_io(source),
             Self::Shim(error) => error.kind(),
             Self::Image(error) => kind_of_image(error.kind()),

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -298,6 +300,13 @@ func receiveAll[M any](stream grpc.ServerStreamingClient[M], err error) ([]*M, e
 	return nil, err
 }
 
+// resize gives a pod another limit of memory, as kubelet does.
+func (n *node) resize(id string, memory int64) error {
+	return firstError(n.Runtime.UpdatePodSandboxResources(n.t.Context(), &cri.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: id, Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: memory},
+	}))
+}
+
 // What crictl's inspect and inspectp show beyond the status.
 func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 	n := onNode(t)
@@ -305,7 +314,7 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 	c := p.idle("main", limited(&cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 50_000}))
 	vmm := n.PodProcesses(p.id, "qemu")
 	equal(t, "VMMs", len(vmm), 1)
-	check := func() {
+	check := func(limit int64) {
 		t.Helper()
 		response, err := n.Runtime.PodSandboxStatus(t.Context(), p.id, true)
 		must(t, err)
@@ -322,7 +331,14 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 				VCPUs                             int
 				Accelerator, Kernel, AgentVersion string
 			}
-			Config struct{ Hostname string }
+			Config struct {
+				Hostname string
+				Linux    struct {
+					Resources struct {
+						MemoryLimitInBytes int64 `json:"memory_limit_in_bytes"`
+					}
+				}
+			}
 		}
 		must(t, json.Unmarshal([]byte(response.Info["info"]), &pod))
 		equal(t, "the pod's pid", pod.PID, vmm[0].PID)
@@ -331,11 +347,12 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 		equal(t, "processors", pod.VM.VCPUs, 1)
 		equal(t, "kernel", pod.VM.Kernel, c.exec("uname", "-r"))
 		equal(t, "the pod's configuration", pod.Config.Hostname, p.config.Hostname)
+		equal(t, "the pod's limit", pod.Config.Linux.Resources.MemoryLimitInBytes, limit)
 		if pod.VM.Accelerator == "" || pod.VM.AgentVersion == "" {
 			t.Errorf("the VM is %+v", pod.VM)
 		}
 	}
-	check()
+	check(0)
 	response, err := n.Runtime.ContainerStatus(t.Context(), c.id, true)
 	must(t, err)
 	var info struct {
@@ -358,9 +375,11 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 	equal(t, "name in the configuration", info.Config.Metadata.Name, "main")
 	equal(t, "command", fmt.Sprint(info.RuntimeSpec.Process.Args), fmt.Sprint(c.config.Command))
 	equal(t, "quota", info.RuntimeSpec.Linux.Resources.CPU.Quota, 50_000)
+	refused(t, n.resize(p.id, 1<<30), codes.FailedPrecondition, p.id, "cannot grow")
+	must(t, n.resize(p.id, 128<<20))
 	// A frontend that has just come knows it too.
 	n.restart(func() {})
-	check()
+	check(128 << 20)
 
 	status, err := n.Runtime.Status(t.Context(), false)
 	must(t, err)
@@ -371,4 +390,23 @@ func TestVerboseStatusesTellWhatRunsThePod(t *testing.T) {
 	}
 	equal(t, "mount options", status.Features.MountOptions, true)
 	equal(t, "supplemental groups policy", status.Features.SupplementalGroupsPolicy, true)
+}
+
+// What Status promises of mounts is true.
+func TestPromisedMountFeaturesAreThere(t *testing.T) {
+	n := onNode(t)
+	host := n.hostDir()
+	must(t, os.Mkdir(host+"/below", 0o755))
+	must(t, unix.Mount("none", host+"/below", "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(host+"/below", unix.MNT_DETACH) })
+	c := n.runPod().idle("main", mounted(
+		&cri.Mount{HostPath: host, ContainerPath: "/data", Readonly: true, RecursiveReadOnly: true},
+		&cri.Mount{HostPath: n.hostDir(), ContainerPath: "/plain", MountOptions: []string{"noexec"}},
+	))
+	for _, path := range []string{"/data/file", "/data/below/file"} {
+		_, stderr, code := c.tryExec("touch", path)
+		equal(t, "exit code of touch "+path, code, 1)
+		contains(t, "touch", stderr, "Read-only file system")
+	}
+	contains(t, "the mount with an option", c.exec("grep", " /plain ", "/proc/mounts"), "noexec")
 }

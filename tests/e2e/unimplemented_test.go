@@ -16,9 +16,6 @@ func TestOtherCallsAreUnimplemented(t *testing.T) {
 		"CheckpointContainer": func() error {
 			return n.Runtime.CheckpointContainer(ctx, &cri.CheckpointContainerRequest{ContainerId: "x"})
 		},
-		"UpdatePodSandboxResources": func() error {
-			return firstError(n.Runtime.UpdatePodSandboxResources(ctx, &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: "x"}))
-		},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, call(), codes.Unimplemented) })
 	}

@@ -11,6 +11,7 @@ mod devices;
 mod error;
 mod exec;
 mod image_volume;
+mod metadata;
 mod mounts;
 mod namespaces;
 mod process;
@@ -37,6 +38,7 @@ use oci_spec::{
 
 pub use error::{Kind, SpecError};
 pub use exec::exec_process;
+pub use metadata::{check_labels, check_name};
 pub use sandbox::{check_sandbox, check_sysctls};
 pub use update::{applied, updated};
 pub use user::UserLookup;
@@ -86,6 +88,7 @@ pub struct ContainerSpec {
 /// # Errors
 /// A field has a value that makes no sense, or asks for what the guest cannot do; the message names it.
 pub fn container_spec(input: &Input<'_>) -> Result<ContainerSpec, SpecError> {
+    check_labels(&input.container.labels, &input.container.annotations)?;
     let security = security::Context::of(input)?;
     let capabilities = capabilities::capabilities(&security)?;
     let mut process = process::process(input)?;

@@ -5,6 +5,7 @@ use a3s_box_proto::cri::{NamespaceMode, PodSandboxConfig};
 use crate::{
     check,
     error::{SpecError, invalid, unsupported},
+    metadata::check_labels,
     namespaces::{check_user_namespace, mode},
     resources::hugepage_pool,
 };
@@ -13,6 +14,10 @@ use crate::{
 const NAMESPACED: [&str; 4] = ["fs.mqueue.", "kernel.msg", "kernel.shm", "net."];
 /// The one that is not a group.
 const SEMAPHORES: &str = "kernel.sem";
+/// The longest path that Linux takes, without its NUL.
+const MAX_PATH: usize = 4095;
+/// Longer than any server, domain or option of a resolver.
+const MAX_DNS: usize = 1024;
 /// Longer than any sysctl's name or value.
 const MAX_SYSCTL: usize = 4096;
 
@@ -22,8 +27,11 @@ const MAX_SYSCTL: usize = 4096;
 /// It asks for namespaces of the host, a user namespace, huge pages that the guest lacks, or sysctls that are not its
 /// own; the message says why not.
 pub fn check_sandbox(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
+    check_labels(&sandbox.labels, &sandbox.annotations)?;
+    check_dns(sandbox)?;
     let Some(linux) = &sandbox.linux else { return Ok(()) };
     hugepage_pool(sandbox)?;
+    check::text("cgroup_parent", &linux.cgroup_parent, MAX_PATH)?;
     for (name, value) in &linux.sysctls {
         check::text(&format!("sysctls[{}]", check::shown(name)), value, MAX_SYSCTL)?;
     }
@@ -42,6 +50,22 @@ pub fn check_sandbox(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
         }
     }
     check_user_namespace(options)
+}
+
+/// Each becomes a word of a line of resolv.conf.
+fn check_dns(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
+    let Some(dns) = &sandbox.dns_config else { return Ok(()) };
+    for (field, words) in [("servers", &dns.servers), ("searches", &dns.searches), ("options", &dns.options)]
+    {
+        let field = format!("dns_config.{field}");
+        for word in words {
+            check::text(&field, word, MAX_DNS)?;
+            if word.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                return Err(invalid(field, format!("{} is more than one word", check::shown(word))));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses sysctls that would not be the pod's own, or are none.

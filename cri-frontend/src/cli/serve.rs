@@ -17,7 +17,7 @@ use a3s_box_proto::config::Config;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -44,6 +44,9 @@ const BLOCKING_THREADS: usize = 16;
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Held by the one frontend that works with a directory.
 const LOCK: &str = "frontend.lock";
+/// A program that a killed frontend had just forked has its locks until it is executed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until SIGTERM or SIGINT.
 pub fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
@@ -64,7 +67,7 @@ pub fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
 
 async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let _locks = [lock(&config.root_dir, 0o700)?, lock(&config.state_dir, 0o711)?];
+    let _locks = [lock(&config.root_dir, 0o700).await?, lock(&config.state_dir, 0o711).await?];
     let (listener, owner) = socket::listen(&config.cri.socket).await?;
     let (streaming, streams) = streaming::bind(&config.streaming).await?;
     let (node, loaded) = open(path, config, streaming).await?;
@@ -80,7 +83,7 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let served = grpc::serve(node.clone(), listener, owner);
     let overdue = async {
         node.shutdown.cancelled().await;
-        tokio::time::sleep(LAST_CALLS).await;
+        sleep(LAST_CALLS).await;
     };
     tokio::select! {
         result = served => result?,
@@ -129,7 +132,7 @@ async fn open(
 }
 
 /// Makes a directory of ours and takes it for this process alone.
-fn lock(dir: &Path, mode: u32) -> Result<File, StateError> {
+async fn lock(dir: &Path, mode: u32) -> Result<File, StateError> {
     let path = dir.join(LOCK);
     let failed = |action| {
         let path = path.clone();
@@ -138,10 +141,14 @@ fn lock(dir: &Path, mode: u32) -> Result<File, StateError> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(failed("make the directory of"))?;
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed("open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path }),
-        Err(TryLockError::Error(source)) => Err(failed("lock")(source)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE).await,
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+        }
     }
 }
 
@@ -149,13 +156,17 @@ fn lock(dir: &Path, mode: u32) -> Result<File, StateError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_directory_is_one_frontends() {
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_is_one_frontends() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let first = lock(&root, 0o700).unwrap();
-        assert!(matches!(lock(&root, 0o700), Err(StateError::InUse { .. })));
-        drop(first);
-        lock(&root, 0o700).unwrap();
+        let first = lock(&root, 0o700).await.unwrap();
+        assert!(matches!(lock(&root, 0o700).await, Err(StateError::InUse { .. })));
+        let waiting = async { lock(&root, 0o700).await.unwrap() };
+        let leaving = async {
+            sleep(LOCK_PATIENCE / 2).await;
+            drop(first);
+        };
+        tokio::join!(waiting, leaving);
     }
 }

@@ -12,7 +12,7 @@ use a3s_box_proto::{
     cri::{ContainerConfig, PodSandboxConfig},
     ids::ContainerId,
 };
-use a3s_box_spec::{ContainerSpec, Input, container_spec};
+use a3s_box_spec::{ContainerSpec, Input, check_name, container_spec};
 use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
@@ -44,6 +44,7 @@ pub async fn create(node: &Arc<Node>, sandbox: &str, config: ContainerConfig) ->
     if name.is_empty() {
         return Err(Error::Invalid("the container's metadata.name is missing".into()));
     }
+    check_name("metadata.name of the container", name)?;
     let sandbox = node.sandboxes.get(sandbox)?;
     let owner = node.clone();
     node.finish(async move {
@@ -58,6 +59,10 @@ async fn make(node: &Arc<Node>, sandbox: &Arc<Sandbox>, config: ContainerConfig)
     if !sandbox.record.with(SandboxRecord::is_ready) {
         let problem = "is not ready: no container can be made in it".to_owned();
         return Err(Error::State { what: "pod sandbox", id: sandbox.id.to_string(), problem });
+    }
+    let most = node.config.cri.max_containers;
+    if node.containers_of(sandbox).len() >= most {
+        return Err(Error::TooMany { id: sandbox.id.to_string(), most });
     }
     let image = image(node, &config)?;
     let volumes = image_volume::find(node, &config)?;
@@ -230,8 +235,10 @@ fn log_path(pod: &PodSandboxConfig, config: &ContainerConfig) -> Result<Option<S
         return Ok(None);
     }
     let path = Path::new(&config.log_path);
-    if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(Error::Invalid(format!("log path {path:?} must be relative, without \"..\"")));
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside || config.log_path.contains('\0') {
+        let message = format!("log path {path:?} must be relative, without \"..\" and NUL bytes");
+        return Err(Error::Invalid(message));
     }
     Ok(Some(Path::new(&pod.log_directory).join(path).to_string_lossy().into_owned()))
 }

@@ -104,6 +104,16 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         answer(cri::RemovePodSandboxResponse {})
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        let cri::UpdatePodSandboxResourcesRequest { pod_sandbox_id, overhead, resources } =
+            request.into_inner();
+        sandboxes::update::update(&self.0, &pod_sandbox_id, resources, overhead).await?;
+        answer(cri::UpdatePodSandboxResourcesResponse {})
+    }
+
     async fn pod_sandbox_status(
         &self,
         request: Request<cri::PodSandboxStatusRequest>,

@@ -9,6 +9,7 @@ pub mod release;
 pub mod remove;
 pub mod run;
 pub mod stop;
+pub mod update;
 mod watch;
 
 use std::{

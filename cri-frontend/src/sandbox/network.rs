@@ -51,7 +51,8 @@ fn describe(sandbox: &Sandbox) -> Result<PodNetwork, Error> {
     })
 }
 
-fn port_mapping(mapping: &cri::PortMapping) -> Result<PortMapping, Error> {
+/// A mapping of the request, checked.
+pub(super) fn port_mapping(mapping: &cri::PortMapping) -> Result<PortMapping, Error> {
     let port = |field: &str, value: i32| {
         u16::try_from(value).map_err(|_| Error::Invalid(format!("port mapping: {field} {value} is no port")))
     };

@@ -3,15 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use a3s_box_proto::{config::Config, cri::PodSandboxConfig};
-use a3s_box_spec::check_sandbox;
+use a3s_box_spec::{check_name, check_sandbox};
 
-use super::record::NetworkMode;
+use super::{network::port_mapping, record::NetworkMode};
 use crate::error::Error;
 
 /// Where a pod's network comes from.
 const NETWORK_MODE: &str = "a3s.box/network-mode";
-/// Longer than any name that Kubernetes allows.
-const LONGEST_NAME: usize = 253;
 /// The kernel's bound of a host name.
 const LONGEST_HOSTNAME: usize = 64;
 
@@ -39,6 +37,8 @@ impl Plan {
         check_sandbox(&config)?;
         log_directory(&config.log_directory)?;
         let network = network_mode(&config)?;
+        // Later it would be too late: what cannot be attached could not be detached either.
+        config.port_mappings.iter().try_for_each(|mapping| port_mapping(mapping).map(drop))?;
         Ok(Self { config: Arc::new(config), handler, network })
     }
 }
@@ -50,11 +50,7 @@ fn names(config: &PodSandboxConfig) -> Result<(), Error> {
     for (field, value) in
         [("name", &metadata.name), ("namespace", &metadata.namespace), ("uid", &metadata.uid)]
     {
-        let plain = |c: char| !c.is_control() && c != '/';
-        if value.len() > LONGEST_NAME || !value.chars().all(plain) {
-            let reason = format!("at most {LONGEST_NAME} characters without slashes and control characters");
-            return Err(Error::Invalid(format!("metadata.{field} of the pod sandbox must have {reason}")));
-        }
+        check_name(&format!("metadata.{field} of the pod sandbox"), value)?;
     }
     if metadata.name.is_empty() {
         return Err(Error::Invalid("metadata.name of the pod sandbox must not be empty".into()));
@@ -62,7 +58,8 @@ fn names(config: &PodSandboxConfig) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
     if config.hostname.len() > LONGEST_HOSTNAME || !config.hostname.chars().all(plain) {
         let reason = format!("at most {LONGEST_HOSTNAME} letters, digits, '-', '.' and '_'");
-        return Err(Error::Invalid(format!("hostname {:?}: {reason} are accepted", config.hostname)));
+        let shown: String = config.hostname.chars().take(LONGEST_HOSTNAME + 1).collect();
+        return Err(Error::Invalid(format!("hostname {shown:?}: {reason} are accepted")));
     }
     Ok(())
 }
@@ -70,10 +67,13 @@ fn names(config: &PodSandboxConfig) -> Result<(), Error> {
 fn log_directory(path: &str) -> Result<(), Error> {
     let path = Path::new(path);
     let plain = path.components().all(|part| part != std::path::Component::ParentDir);
-    if path.as_os_str().is_empty() || (path.is_absolute() && plain) {
+    let has_nul = path.as_os_str().as_encoded_bytes().contains(&0);
+    if path.as_os_str().is_empty() || (path.is_absolute() && plain && !has_nul) {
         return Ok(());
     }
-    Err(Error::Invalid(format!("log directory {path:?} must be an absolute path without \"..\"")))
+    Err(Error::Invalid(format!(
+        "log directory {path:?} must be an absolute path without \"..\" and NUL bytes"
+    )))
 }
 
 fn network_mode(config: &PodSandboxConfig) -> Result<NetworkMode, Error> {
@@ -90,7 +90,7 @@ fn network_mode(config: &PodSandboxConfig) -> Result<NetworkMode, Error> {
 mod tests {
     use a3s_box_proto::cri::{
         LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-        PodSandboxMetadata,
+        PodSandboxMetadata, PortMapping,
     };
 
     use super::*;
@@ -127,6 +127,8 @@ mod tests {
         assert!(refusal(PodSandboxConfig::default(), "").contains("metadata"));
         assert!(refusal(PodSandboxConfig { log_directory: "logs".into(), ..pod() }, "").contains("absolute"));
         assert!(refusal(PodSandboxConfig { hostname: "a b".into(), ..pod() }, "").contains("hostname"));
+        let mapping = PortMapping { host_port: 70_000, ..Default::default() };
+        assert!(refusal(PodSandboxConfig { port_mappings: vec![mapping], ..pod() }, "").contains("70000"));
     }
 
     #[test]

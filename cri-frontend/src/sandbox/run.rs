@@ -168,7 +168,8 @@ async fn directories(sandbox: &Sandbox) -> Result<(), Error> {
     mirror(sandbox).await
 }
 
-async fn mirror(sandbox: &Sandbox) -> Result<(), Error> {
+/// Writes the copy of its record.
+pub(super) async fn mirror(sandbox: &Sandbox) -> Result<(), Error> {
     files::write_json(sandbox.bundle.join(MIRROR), &sandbox.record.get()).await
 }
 

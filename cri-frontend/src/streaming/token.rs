@@ -45,7 +45,7 @@ impl<R> Tokens<R> {
             waiting.retain(|_, waiting| waiting.until > now);
         }
         if waiting.len() >= MOST {
-            return Err(Error::TooMany {
+            return Err(Error::Crowded {
                 what: "requests for exec, attach and port-forward whose clients have not come",
                 most: MOST,
             });

@@ -82,6 +82,7 @@ fn vm(config: &Config) -> Result<(), Wrong> {
 fn limits(config: &Config) -> Result<(), Wrong> {
     at_least("scratch.default_mb", config.scratch.default_mb, 16)?;
     at_most("scratch.default_mb", config.scratch.default_mb, "scratch.max_mb", config.scratch.max_mb)?;
+    at_least("cri.max_containers", config.cri.max_containers as u64, 1)?;
     at_least("pids.default", config.pids.default, 1)?;
     at_most("pids.default", config.pids.default, "pids.max", config.pids.max)?;
     at_least("streaming.idle_timeout_s", config.streaming.idle_timeout_s, 1)?;

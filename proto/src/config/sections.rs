@@ -40,6 +40,8 @@ pub struct Cri {
     pub handlers: Vec<String>,
     /// "systemd", "cgroupfs" or "auto": what kubelet is told, and how cgroup parents are read.
     pub cgroup_driver: CgroupDriver,
+    /// The most containers in a pod, those that have exited included.
+    pub max_containers: usize,
 }
 
 impl Default for Cri {
@@ -49,6 +51,7 @@ impl Default for Cri {
             shim: "/usr/bin/a3s-box-shim".into(),
             handlers: vec!["a3s-box".into()],
             cgroup_driver: CgroupDriver::Auto,
+            max_containers: 256,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FileType, Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, fstatfs, open};
 use tokio::time::timeout;
 
 use crate::{
@@ -22,6 +22,11 @@ use crate::{
 
 /// A lookup takes longer only where a file system hangs.
 const LOOKUP_BOUND: Duration = Duration::from_secs(20);
+
+/// File systems through which a kernel speaks, whatever the path at which they are mounted: proc, sysfs, cgroup (both
+/// versions), debugfs, tracefs, securityfs.
+const KERNELS: [i64; 7] =
+    [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673];
 
 /// A bind mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +66,7 @@ pub async fn attach(host: &HostNamespace, bind: Bind, forbidden: Forbidden, plac
     let (kind, tree, resolved) = match timeout(LOOKUP_BOUND, lookup).await {
         Ok(result) => result.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::invalid(&object, "it does not exist"),
+            io::ErrorKind::Unsupported => Error::invalid(&object, error.to_string()),
             _ => Error::Host { step: format!("opening {object}"), source: error },
         })?,
         Err(late) => return Err(Error::Host { step: format!("opening {object}"), source: late.into() }),
@@ -91,6 +97,11 @@ fn clone(bind: &Bind) -> io::Result<(Detached, PathBuf)> {
     let pinned = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let by_descriptor = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
     let resolved = fs::read_link(&by_descriptor)?;
+    if KERNELS.contains(&fstatfs(&pinned)?.f_type) {
+        let reason =
+            format!("it is the host's kernel's ({}), and the container runs on another", resolved.display());
+        return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    }
     let tree = Detached::clone_of(Path::new(&by_descriptor), bind.recursive)?;
     // Never shared with the host: an unmount below the clone would be one on the host.
     let propagation = if bind.follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
