@@ -72,7 +72,11 @@ func (b *bench) run(ctx context.Context) (*results, error) {
 			return nil, err
 		}
 	}
-	fmt.Fprintf(os.Stderr, "\r%d pods at once  \n", manyPods)
+	fmt.Fprintln(os.Stderr, "\rstreams           ")
+	if err := b.streams(ctx); err != nil {
+		return nil, fmt.Errorf("streams: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "%d pods at once\n", manyPods)
 	return b.results, b.frontendMemory(ctx)
 }
 

@@ -27,9 +27,16 @@ var (
 	teardownMS         = metric{"teardown_ms", "ms", 250}
 	shimPSSMB          = metric{"shim_pss_mb", "MiB", 5}
 	frontendRSSMB      = metric{"frontend_rss_mb", "MiB", 20}
+	// From the call to the echo of the first byte.
+	attachMS        = metric{"attach_ms", "ms", 30}
+	execStreamMS    = metric{"exec_stream_ms", "ms", 0}
+	execStdoutMiBS  = metric{"exec_stdout_mib_s", "MiB/s", 0}
+	portForwardMiBS = metric{"port_forward_mib_s", "MiB/s", 0}
 )
 
-var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB}
+var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB,
+	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS,
+}
 
 // results are the values of each metric.
 type results struct{ values map[metric][]float64 }

@@ -38,6 +38,7 @@ func TestStaticPodLivesThroughKubelet(t *testing.T) {
 
 	t.Run("probes and volumes", func(t *testing.T) { k.checkVolumes(t, pod) })
 	t.Run("logs", func(t *testing.T) { k.checkLogs(t, pod) })
+	t.Run("streaming", func(t *testing.T) { k.checkStreaming(t, pod) })
 	t.Run("restarts", func(t *testing.T) { checkRestarts(t, pod) })
 	t.Run("statistics", func(t *testing.T) { k.checkStatistics(t) })
 

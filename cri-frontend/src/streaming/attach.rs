@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use a3s_box_proto::ids::ContainerId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{copy, remote_command::Client, request, status::Status};
+use super::{copy, output::Input, remote_command::Client, request, resize::Sizes, status::Status};
 use crate::{
     container::{exec::Sockets, shim_socket::unused_name},
     error::Error,
@@ -43,7 +44,8 @@ async fn join(node: &Arc<Node>, wanted: &request::Attach, client: &mut Client) -
         stderr: Sockets::endpoint(sockets.stderr.as_ref()),
     };
     shim.attach(attach).await?;
-    let (stdin, sizes) = (client.stdin.take(), client.sizes.take());
+    let (stdin, mut sizes) = (client.stdin.take(), client.sizes.take());
+    let has_output = sockets.stdout.is_some() || sockets.stderr.is_some();
     // The shim ends each stream with the process.
     let never = CancellationToken::new();
     let outputs = async {
@@ -51,37 +53,31 @@ async fn join(node: &Arc<Node>, wanted: &request::Attach, client: &mut Client) -
             copy::output(sockets.stdout.as_ref(), client.stdout.as_mut(), &never),
             copy::output(sockets.stderr.as_ref(), client.stderr.as_mut(), &never),
         );
-    };
-    let has_output = sockets.stdout.is_some() || sockets.stderr.is_some();
-    let input = async {
-        copy::input(sockets.stdin.as_ref(), stdin).await;
-        if has_output {
-            std::future::pending::<()>().await;
-        }
-    };
-    let resizing = async {
-        let Some(mut sizes) = sizes else { return };
-        while let Some(size) = sizes.next().await {
-            resize(&shim, wanted, size.width, size.height).await;
-        }
-    };
-    let until_end = async {
-        if has_output {
-            outputs.await;
-        } else {
-            std::future::pending::<()>().await;
-        }
+        until(has_output).await;
     };
     let beside = async {
-        resizing.await;
-        std::future::pending::<()>().await;
+        tokio::join!(
+            copy::input(sockets.stdin.as_ref(), stdin),
+            resize(&shim, &container.id, sizes.as_mut())
+        );
+        until(!has_output).await;
     };
-    tokio::select! { () = until_end => {} () = input => {} () = beside => {} }
+    tokio::select! { () = outputs => {} () = beside => {} }
     Ok(())
 }
 
-async fn resize(shim: &Shim, wanted: &request::Attach, width: u16, height: u16) {
-    if let Err(error) = shim.resize(&wanted.container.id, None, width, height).await {
-        debug!(container = %wanted.container.id, %error, "a terminal was not resized");
+/// Goes on where this end is that of the session, and never where the other one is.
+async fn until(is_the_end: bool) {
+    if !is_the_end {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn resize(shim: &Shim, container: &ContainerId, sizes: Option<&mut Sizes<Input>>) {
+    let Some(sizes) = sizes else { return };
+    while let Some(size) = sizes.next().await {
+        if let Err(error) = shim.resize(container, None, size.width, size.height).await {
+            debug!(%container, %error, "a terminal was not resized");
+        }
     }
 }

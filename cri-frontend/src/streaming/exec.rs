@@ -83,20 +83,18 @@ async fn complete(
         Ok(())
     };
     let whole = async { tokio::try_join!(process, outputs) };
+    // Neither the input's end nor that of the sizes is the session's.
     let beside = async {
-        let input = async {
-            copy::input(sockets.stdin.as_ref(), stdin).await;
-            std::future::pending::<()>().await;
-        };
         let resizing = async {
             started.cancelled().await;
             resize(exec, sizes).await;
         };
-        tokio::join!(input, resizing);
+        tokio::join!(copy::input(sockets.stdin.as_ref(), stdin), resizing);
+        std::future::pending().await
     };
     tokio::select! {
         result = whole => Ok(result?.0),
-        () = beside => Err(Error::Abandoned("its input ended".into())),
+        never = beside => never,
     }
 }
 
