@@ -99,10 +99,12 @@ func TestAttachToATerminalTypesAndResizes(t *testing.T) {
 
 func TestAttachManyTimesLeavesNothing(t *testing.T) {
 	p := onNode(t).runPod()
-	c := p.idle("main")
+	c := p.shell("main", "cat", withStdin(false, false))
 	before := p.shimDescriptors()
-	for range 30 {
+	for range 10 {
 		c.attach("spdy", remotecommand.StreamOptions{Stdout: io.Discard}).end()
+		c.attach("websocket", remotecommand.StreamOptions{Stdin: blocked(t), Stdout: io.Discard}).end()
+		c.attach("spdy", remotecommand.StreamOptions{Stdin: strings.NewReader("word"), Stdout: io.Discard}).end()
 	}
 	c.until("the shim to close what the clients left", func() error {
 		if now := p.shimDescriptors(); now > before+2 {

@@ -146,6 +146,8 @@ func TestExecEndsThoughAChildHoldsItsOutput(t *testing.T) {
 	equal(t, "exit code", code, 0)
 	equal(t, "stdout", stdout, "done\n")
 	must(t, c.runs("sleep 2222", true))
+	_, _, code = c.streamExec("spdy", "", "sh", "-c", "while sleep 0.5; do echo chatter; done & exit 3")
+	equal(t, "exit code beside a child that goes on writing", code, 3)
 }
 
 func TestExecEndsWithItsClient(t *testing.T) {

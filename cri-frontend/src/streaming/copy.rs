@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
     net::UnixStream,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -19,23 +19,31 @@ const CHUNK: usize = 64 * 1024;
 /// After a process's end, silence of this length is taken for the end of its output: a child that it left behind may
 /// hold the pipe for ever.
 const SILENCE: Duration = Duration::from_secs(2);
+/// The same of all silences after the end together: the child may write now and then. What a slow client makes us wait
+/// does not count.
+const SILENCES: Duration = Duration::from_secs(10);
 
 /// Carries an output to its end. `ended` says that the process has ended.
 pub async fn output(socket: Option<&ShimSocket>, client: Option<&mut Output>, ended: &CancellationToken) {
     let (Some(socket), Some(client)) = (socket, client) else { return };
     let Ok(mut stream) = socket.accept().await else { return };
     let mut buffer = BytesMut::new();
+    let mut patience = SILENCES;
     loop {
         buffer.reserve(CHUNK);
         let silent = async {
             ended.cancelled().await;
-            sleep(SILENCE).await;
+            sleep(SILENCE.min(patience)).await;
         };
+        let waits_since = ended.is_cancelled().then(Instant::now);
         let read = tokio::select! {
             biased;
             read = stream.read_buf(&mut buffer) => read,
             () = silent => return,
         };
+        if let Some(since) = waits_since {
+            patience = patience.saturating_sub(since.elapsed());
+        }
         match read {
             Ok(0) => return,
             Ok(_) => {}

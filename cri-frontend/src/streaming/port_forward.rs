@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     STREAM_CREATION, forward,
@@ -147,7 +147,11 @@ async fn over_channels(
     codec: Codec,
     connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
-    let ports = &wanted.ports[..wanted.ports.len().min(MOST_PORTS)];
+    let ports = &wanted.ports;
+    if ports.is_empty() || ports.len() > MOST_PORTS {
+        warn!(sandbox = %wanted.sandbox.id, ports = ports.len(), most = MOST_PORTS, "not forwarded: channels need the ports in the call");
+        return;
+    }
     let read: Vec<bool> = ports.iter().flat_map(|_| [true, false]).collect();
     let (mut channels, transport) =
         websocket::open(connection, codec, &read, node.streaming.idle_timeout).await;

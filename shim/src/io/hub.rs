@@ -10,8 +10,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt, SimplexStream, WriteHalf, simplex},
-    sync::Notify,
+    io::{AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ use super::{Opened, Sink};
 
 /// How far a client may fall behind.
 const BACKLOG_BYTES: usize = 4 << 20;
+/// Clients at once: each may have a backlog.
+pub const MOST_CLIENTS: usize = 64;
 /// What clients have written and the process has not read.
 const INPUT_BYTES: usize = 64 * 1024;
 
@@ -39,6 +41,7 @@ pub struct Hub {
     stdout: Arc<Outlet>,
     stderr: Arc<Outlet>,
     input: Option<Inlet>,
+    places: Arc<Semaphore>,
     ended: CancellationToken,
 }
 
@@ -47,14 +50,20 @@ impl Hub {
     pub fn join(mut opened: Opened, input: Input) -> (Self, Opened) {
         let (stdout, stderr) = (Arc::<Outlet>::default(), Arc::<Outlet>::default());
         let inlet = (input != Input::None).then(|| {
-            let (read, write) = simplex(INPUT_BYTES);
-            opened.stdin = Some(Box::pin(read));
-            Inlet { pipe: tokio::sync::Mutex::new(Some(write)), once: input == Input::AttachedOnce }
+            let (near, far) = duplex(INPUT_BYTES);
+            opened.stdin = Some(Box::pin(far));
+            Inlet { pipe: tokio::sync::Mutex::new(Some(near)), once: input == Input::AttachedOnce }
         });
         opened.stdout = Box::pin(Tee { main: Some(opened.stdout), outlet: stdout.clone() });
         opened.stderr =
             opened.stderr.map(|main| Box::pin(Tee { main: Some(main), outlet: stderr.clone() }) as Sink);
-        (Self { stdout, stderr, input: inlet, ended: CancellationToken::new() }, opened)
+        let places = Arc::new(Semaphore::new(MOST_CLIENTS));
+        (Self { stdout, stderr, input: inlet, places, ended: CancellationToken::new() }, opened)
+    }
+
+    /// A client's place; none where there are too many.
+    pub fn place(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+        self.places.clone().try_acquire_owned().ok().map(Arc::new)
     }
 
     /// Its output from now on.
@@ -88,7 +97,7 @@ impl Hub {
 /// The input of a process.
 #[derive(Debug)]
 pub struct Inlet {
-    pipe: tokio::sync::Mutex<Option<WriteHalf<SimplexStream>>>,
+    pipe: tokio::sync::Mutex<Option<DuplexStream>>,
     once: bool,
 }
 

@@ -6,13 +6,17 @@ use a3s_box_proto::stdio::Endpoint;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    sync::OwnedSemaphorePermit,
 };
 use tracing::debug;
 
 use super::{Pod, container::Container, process::State};
 use crate::{
     error::{Error, Result, Step},
-    io::{Stdio, hub::Backlog},
+    io::{
+        Stdio,
+        hub::{Backlog, MOST_CLIENTS},
+    },
     sys::namespace::HostNamespace,
 };
 
@@ -32,19 +36,27 @@ impl Container {
             let reason = "it was created without an input to attach to".to_owned();
             return Err(Error::invalid(format!("container {}", self.id), reason));
         }
+        let place = self.hub.place().ok_or_else(|| Error::State {
+            object: format!("container {}", self.id),
+            state: format!("attached to by {MOST_CLIENTS} clients"),
+            action: "attach one more",
+        })?;
         let stdin = connect(&pod.host, streams.stdin.as_ref()).await?;
         let stdout = connect(&pod.host, streams.stdout.as_ref()).await?;
         let stderr = connect(&pod.host, streams.stderr.as_ref()).await?;
         // Each ends with the process, or with its client.
         if let Some(socket) = stdout {
-            tokio::spawn(show(socket, self.hub.stdout()));
+            tokio::spawn(show(socket, self.hub.stdout(), place.clone()));
         }
         if let Some(socket) = stderr {
-            tokio::spawn(show(socket, self.hub.stderr()));
+            tokio::spawn(show(socket, self.hub.stderr(), place.clone()));
         }
         if let Some(socket) = stdin {
             let (container, ended) = (self.clone(), self.hub.ended().clone());
-            tokio::spawn(async move { ended.run_until_cancelled(feed(&container, socket)).await });
+            tokio::spawn(async move {
+                ended.run_until_cancelled(feed(&container, socket)).await;
+                drop(place);
+            });
         }
         debug!(container = %self.id, "a client has attached");
         Ok(())
@@ -68,7 +80,7 @@ pub(super) async fn connect(host: &HostNamespace, endpoint: Option<&Endpoint>) -
     socket.step(|| format!("connecting to {}", named.display())).map(Some)
 }
 
-async fn show(mut socket: UnixStream, output: Arc<Backlog>) {
+async fn show(mut socket: UnixStream, output: Arc<Backlog>, _place: Arc<OwnedSemaphorePermit>) {
     let (mut from_client, mut to_client) = socket.split();
     let showing = async {
         while let Some(bytes) = output.next().await {
@@ -93,6 +105,4 @@ async fn feed(container: &Container, mut socket: UnixStream) {
         }
     }
     input.leave().await;
-    // Held open until the process ends: to the client its end means that the process takes no more.
-    container.hub.ended().cancelled().await;
 }

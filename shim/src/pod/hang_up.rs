@@ -1,27 +1,35 @@
 //! Ends an exec whose client has gone.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{Pod, exec::Exec, process::State};
 use crate::error::Result;
 
 /// SIGKILL.
 const KILL: u32 = 9;
+/// For a program to end that hears of the hang-up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Pod {
-    /// Hangs the terminal of an exec up; without one, kills its process, and not what that has started.
+    /// Hangs the terminal of an exec up; without one, kills its process, and not what that has started. A program that
+    /// ignores the hang-up is killed too.
     ///
     /// # Errors
     /// It does not run, or the agent fails.
     pub async fn hang_up(&self, exec: &Exec) -> Result<()> {
         let process = &exec.process;
-        if !matches!(process.state(), State::Running(_)) {
+        if !matches!(process.settled().await, State::Running(_)) {
             return Err(process.wrong_state("hang it up"));
         }
         let agent = &self.sandbox()?.agent;
         if process.stdio.terminal {
             agent.hang_up(&process.reference).await?;
-        } else {
-            agent.signal(&process.reference, KILL, false).await?;
+            if timeout(LAST_WORDS, process.wait()).await.is_ok() {
+                return Ok(());
+            }
         }
-        Ok(())
+        Ok(agent.signal(&process.reference, KILL, false).await?)
     }
 }

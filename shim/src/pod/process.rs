@@ -121,6 +121,14 @@ impl Process {
         self.state.send_modify(|state| *state = State::Exited(state.started(), exit));
     }
 
+    /// What it is doing once it is no longer being started: that has its own bound.
+    pub async fn settled(&self) -> State {
+        let mut state = self.state.subscribe();
+        // The sender is this process, which is borrowed.
+        let settled = state.wait_for(|state| *state != State::Starting).await;
+        settled.map_or_else(|_| self.state(), |state| state.clone())
+    }
+
     /// Waits for the end.
     pub async fn wait(&self) -> Exit {
         let mut state = self.state.subscribe();

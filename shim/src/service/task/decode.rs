@@ -69,7 +69,8 @@ fn user(options: &mut CreateOptions) -> Option<UserLookup> {
 }
 
 fn input(options: &CreateOptions, stdio: &Stdio) -> Input {
-    match (&stdio.stdin, options.stdin, options.stdin_once) {
+    // A terminal outlives its clients: one whose connection broke comes again.
+    match (&stdio.stdin, options.stdin, options.stdin_once && !stdio.terminal) {
         (Some(_), ..) | (None, false, _) => Input::None,
         (None, true, false) => Input::Attached,
         (None, true, true) => Input::AttachedOnce,
