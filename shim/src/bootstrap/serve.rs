@@ -32,8 +32,8 @@ use crate::{
     sys::namespace::{HostNamespace, enter_own_mounts},
 };
 
-/// For answers that are still on their way when the shim ends.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// For answers that are still on their way when the shim ends: on a busy node it may not run for seconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Serves until the pod is shut down.
 ///
