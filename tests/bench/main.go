@@ -76,6 +76,10 @@ func (b *bench) run(ctx context.Context) (*results, error) {
 	if err := b.streams(ctx); err != nil {
 		return nil, fmt.Errorf("streams: %w", err)
 	}
+	fmt.Fprintln(os.Stderr, "streams beside containerd and runc")
+	if err := b.besideRunc(ctx); err != nil {
+		return nil, fmt.Errorf("beside runc: %w", err)
+	}
 	fmt.Fprintf(os.Stderr, "%d pods at once\n", manyPods)
 	return b.results, b.frontendMemory(ctx)
 }

@@ -32,10 +32,13 @@ var (
 	execStreamMS    = metric{"exec_stream_ms", "ms", 0}
 	execStdoutMiBS  = metric{"exec_stdout_mib_s", "MiB/s", 0}
 	portForwardMiBS = metric{"port_forward_mib_s", "MiB/s", 0}
+	// A streamed exec of `true`, and one that writes 256 MiB: how many times as long as on containerd with runc.
+	execVsRunc       = metric{"exec_vs_runc", "ratio", 1.5}
+	execStdoutVsRunc = metric{"exec_stdout_256m_vs_runc", "ratio", 2}
 )
 
 var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB,
-	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS,
+	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, execVsRunc, execStdoutVsRunc,
 }
 
 // results are the values of each metric.
