@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use super::{Arguments, Caller, log};
+use super::{Arguments, log};
 use crate::{
+    caller::Caller,
     cgroup::{Origin, stand_behind_parent},
     error::{Error, Result, Step},
     pod::{Pod, layout::Layout},
@@ -51,7 +52,7 @@ pub fn run(arguments: &Arguments, config: Config) -> Result<()> {
     let bundle = arguments.bundle().step(|| "finding the bundle".into())?;
     log::begin(&bundle, layout.log(), &config.log.filter, arguments.debug)
         .step(|| "opening the log".into())?;
-    let outcome = serve(id, arguments.caller(), config, layout);
+    let outcome = serve(id, Caller::of_this_process(&arguments.namespace), config, layout);
     if let Err(error) = &outcome {
         tracing::error!(%error, "the shim failed");
     }
@@ -74,12 +75,13 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         .step(|| "making the runtime".into())?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
+        let by_containerd = caller.is_containerd();
         let pod = Arc::new(Pod::new(id, caller, config, layout, host, origin, shutdown.clone()));
         let mut server = server(listener, &pod)?;
         server.start().await.map_err(ttrpc_failed)?;
         info!("serving");
         shutdown.cancelled().await;
-        if caller == Caller::Containerd {
+        if by_containerd {
             sleep(CONTAINERD_READS).await;
         }
         // Answers that are under way arrive; who waits for more has waited enough.

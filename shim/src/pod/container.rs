@@ -185,6 +185,9 @@ impl Container {
         self.free(sandbox).await;
         let log_dropped = self.log.as_ref().map_or(0, |log| log.dropped());
         info!(container = %self.id, code = exit.code, reason = exit.reason, log_dropped, "exited");
+        if exit.is_out_of_memory() {
+            sandbox.caller.out_of_memory(&sandbox.host, &self.id).await;
+        }
         self.process.exited(exit);
     }
 

@@ -40,7 +40,7 @@ use a3s_box_proto::{
 use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::{bootstrap::Caller, cgroup::Origin, sys::namespace::HostNamespace};
+use crate::{caller::Caller, cgroup::Origin, sys::namespace::HostNamespace};
 use layout::Layout;
 use sandbox::Sandbox;
 use tasks::Slot;
@@ -87,7 +87,7 @@ impl Phase {
 pub struct Pod {
     /// Its id.
     pub id: SandboxId,
-    /// Who asked for it.
+    /// Who started the shim.
     caller: Caller,
     /// The node's configuration.
     pub config: Config,

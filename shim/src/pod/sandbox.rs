@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec};
 use crate::{
     agent::Agent,
+    caller::Caller,
     cgroup::Cgroup,
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
@@ -30,6 +31,8 @@ pub struct Sandbox {
     pub share: SharedDir,
     /// The layers attached there.
     pub layers: Mutex<Layers>,
+    /// Who started the shim.
+    pub caller: Caller,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -52,7 +55,7 @@ impl Sandbox {
         spec: PodSpec,
         size: Size,
         booted: Booted,
-        host: HostNamespace,
+        (caller, host): (Caller, HostNamespace),
         resources: Resources,
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
@@ -66,6 +69,7 @@ impl Sandbox {
             pid,
             share,
             layers: Mutex::default(),
+            caller,
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),
