@@ -23,7 +23,7 @@ const (
 
 func main() {
 	output := flag.String("output", "../target/bench.json", "the `file` for the numbers")
-	only := flag.String("only", "", "measure only this `part`: streams")
+	only := flag.String("only", "", "measure only this `part`: streams or runc")
 	flag.Parse()
 	started := time.Now()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -60,6 +60,8 @@ func measure(ctx context.Context, only string) (results *results, err error) {
 		return b.run(ctx)
 	case "streams":
 		return b.results, b.streams(ctx)
+	case "runc":
+		return b.results, errors.Join(b.pull(ctx, images.Busybox), b.besideRunc(ctx))
 	default:
 		return nil, fmt.Errorf("there is no part %q to be measured alone", only)
 	}
@@ -91,6 +93,10 @@ func (b *bench) run(ctx context.Context) (*results, error) {
 	fmt.Fprintln(os.Stderr, "\rstreams           ")
 	if err := b.streams(ctx); err != nil {
 		return nil, fmt.Errorf("streams: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "streams beside containerd and runc")
+	if err := b.besideRunc(ctx); err != nil {
+		return nil, fmt.Errorf("beside runc: %w", err)
 	}
 	fmt.Fprintf(os.Stderr, "%d pods at once\n", manyPods)
 	return b.results, b.frontendMemory(ctx)

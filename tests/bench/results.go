@@ -36,12 +36,15 @@ var (
 	vsockMiBS          = metric{"vsock_mib_s", "MiB/s", 0}
 	vsockInMiBS        = metric{"vsock_in_mib_s", "MiB/s", 0}
 	portForwardVsVsock = metric{"port_forward_vs_vsock", "ratio", 0.4}
+	// A streamed exec of `true`, and one that writes 256 MiB: how many times as long as on containerd with runc.
+	execVsRunc       = metric{"exec_vs_runc", "ratio", 1.5}
+	execStdoutVsRunc = metric{"exec_stdout_256m_vs_runc", "ratio", 2}
 )
 
 var moreIsBetter = map[metric]bool{portForwardVsVsock: true}
 
 var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB,
-	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, vsockMiBS, vsockInMiBS, portForwardVsVsock,
+	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, vsockMiBS, vsockInMiBS, portForwardVsVsock, execVsRunc, execStdoutVsRunc,
 }
 
 // results are the values of each metric.

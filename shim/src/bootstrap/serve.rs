@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use super::{Arguments, log};
+use super::{Arguments, Caller, log};
 use crate::{
     cgroup::{Origin, stand_behind_parent},
     error::{Error, Result, Step},
@@ -32,8 +32,8 @@ use crate::{
     sys::namespace::{HostNamespace, enter_own_mounts},
 };
 
-/// For answers that are still on their way when the shim ends.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// For answers that are still on their way when the shim ends: on a busy node it may not run for seconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Serves until the pod is shut down.
 ///
@@ -45,14 +45,14 @@ pub fn run(arguments: &Arguments, config: Config) -> Result<()> {
     let bundle = arguments.bundle().step(|| "finding the bundle".into())?;
     log::begin(&bundle, layout.log(), &config.log.filter, arguments.debug)
         .step(|| "opening the log".into())?;
-    let outcome = serve(id, config, layout);
+    let outcome = serve(id, arguments.caller(), config, layout);
     if let Err(error) = &outcome {
         tracing::error!(%error, "the shim failed");
     }
     outcome
 }
 
-fn serve(id: SandboxId, config: Config, layout: Layout) -> Result<()> {
+fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Result<()> {
     let (listener, _lock) = take_inherited().step(|| "taking the listening socket".into())?;
     limit_this_process();
     let host = HostNamespace::capture().step(|| "remembering the host's mounts".into())?;
@@ -68,7 +68,7 @@ fn serve(id: SandboxId, config: Config, layout: Layout) -> Result<()> {
         .step(|| "making the runtime".into())?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let pod = Arc::new(Pod::new(id, config, layout, host, origin, shutdown.clone()));
+        let pod = Arc::new(Pod::new(id, caller, config, layout, host, origin, shutdown.clone()));
         let mut server = server(listener, &pod)?;
         server.start().await.map_err(ttrpc_failed)?;
         info!("serving");

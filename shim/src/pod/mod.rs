@@ -14,6 +14,7 @@ pub mod exit;
 mod forward;
 mod hang_up;
 pub mod layout;
+mod loopback;
 mod oom_scores;
 pub mod process;
 pub mod record;
@@ -39,7 +40,7 @@ use a3s_box_proto::{
 use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cgroup::Origin, sys::namespace::HostNamespace};
+use crate::{bootstrap::Caller, cgroup::Origin, sys::namespace::HostNamespace};
 use layout::Layout;
 use sandbox::Sandbox;
 use tasks::Slot;
@@ -86,6 +87,8 @@ impl Phase {
 pub struct Pod {
     /// Its id.
     pub id: SandboxId,
+    /// Who asked for it.
+    caller: Caller,
     /// The node's configuration.
     pub config: Config,
     /// Its paths.
@@ -110,6 +113,7 @@ impl Pod {
     /// A pod of which nothing exists yet.
     pub fn new(
         id: SandboxId,
+        caller: Caller,
         config: Config,
         layout: Layout,
         host: HostNamespace,
@@ -118,6 +122,7 @@ impl Pod {
     ) -> Self {
         Self {
             id,
+            caller,
             config,
             layout,
             host,

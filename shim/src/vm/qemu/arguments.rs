@@ -123,6 +123,8 @@ fn kernel_arguments(plan: &Plan) -> String {
         // Emulated timers are too irregular for the kernel's calibrations: without the first, some boots hang; the
         // others spare it tests that take half of the boot's time.
         line += &format!(" tsc_early_khz={tsc_khz} no_timer_check");
+        // Nor does it get back the memory of code that ran once: packaging/kernel/patches says why.
+        line += " keepinittext";
         // virtiofsd writes to the guest's memory behind QEMU's back, which so goes on to run the translation of what
         // was there before: programs crash. A page that the guest itself clears when it takes it has none.
         line += " init_on_alloc=1";
@@ -164,7 +166,7 @@ mod tests {
             "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
             "memory-backend-memfd,id=memory,size=320M,share=on",
-            "tsc_early_khz=2596134 no_timer_check init_on_alloc=1 nolapic_timer",
+            "tsc_early_khz=2596134 no_timer_check keepinittext init_on_alloc=1 nolapic_timer",
             "-kernel /proc/self/fd/15 -initrd /proc/self/fd/16",
             "-add-fd fd=12,set=1",
             "elevateprivileges=deny,spawn=deny",
