@@ -13,6 +13,7 @@ use crate::{
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
+    volume::Volumes,
 };
 
 /// A running VM, and what the host holds for it.
@@ -33,6 +34,8 @@ pub struct Sandbox {
     pub layers: Mutex<Layers>,
     /// Who started the shim.
     pub caller: Caller,
+    /// What of the host its containers see there.
+    pub volumes: Mutex<Volumes>,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -60,6 +63,7 @@ impl Sandbox {
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
+        let volumes = Mutex::new(Volumes::of(resources.share_daemon?));
         let pid = vm.identity().pid.unsigned_abs();
         Some(Self {
             spec,
@@ -70,6 +74,7 @@ impl Sandbox {
             share,
             layers: Mutex::default(),
             caller,
+            volumes,
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),
