@@ -10,6 +10,7 @@ use a3s_box_proto::{
     },
     ids::{ContainerId, ExecId},
 };
+use ttrpc::Code;
 
 use super::{Agent, AgentError, check};
 
@@ -162,7 +163,11 @@ impl Agent {
             exec_id: process.exec_text(),
             ..Default::default()
         };
-        call!(self, delete, LONG, request).map(drop)
+        match call!(self, delete, LONG, request) {
+            // Of a process that could not be started it knows nothing.
+            Err(error) if error.code() == Code::NOT_FOUND => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     pub async fn stats(&self, known: &[ContainerId], details: bool) -> Result<StatsResponse, AgentError> {
