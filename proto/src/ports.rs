@@ -16,7 +16,7 @@ pub const SHARE_TAG: &str = "share";
 pub const GUEST_SHARE: &str = "/run/a3s/share";
 /// Directory of the share that holds the EROFS layer files.
 pub const SHARE_LAYERS: &str = "layers";
-/// Directory of the share that holds volumes, one directory a container.
+/// Directory of the share that holds volumes: directories and files of the host, each once for all containers.
 pub const SHARE_VOLUMES: &str = "volumes";
 /// Directory of the share that holds root filesystems mounted by the host.
 pub const SHARE_ROOTFS: &str = "rootfs";

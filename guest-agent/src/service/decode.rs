@@ -48,6 +48,14 @@ fn exec_id(id: String) -> Result<ExecId, Error> {
     id.try_into().map_err(|error| Error::invalid("exec_id", error))
 }
 
+/// Names of volumes in the share.
+pub fn volumes(names: Vec<String>) -> Result<Vec<String>, Error> {
+    match names.iter().find(|name| !is_layer_name(name)) {
+        Some(name) => Err(Error::invalid("names", format!("{name:?} is no file name"))),
+        None => Ok(names),
+    }
+}
+
 /// A signal's number; 0 only asks whether the process is there.
 pub fn signal(number: u32) -> Result<i32, Error> {
     match i32::try_from(number) {

@@ -15,7 +15,13 @@ use async_trait::async_trait;
 use ttrpc::asynchronous::TtrpcContext;
 
 use self::{decode::Target, status::to_ttrpc};
-use crate::{clock, container::Containers, error::For, error::Object, sandbox::Sandbox};
+use crate::{
+    clock,
+    container::Containers,
+    error::{For, Object, blocking},
+    sandbox::Sandbox,
+    volume,
+};
 
 type Answer<T> = ttrpc::Result<T>;
 
@@ -187,6 +193,19 @@ impl agent_ttrpc::Agent for Agent {
             let container = containers.get(&decode::container_id(request.container_id)?)?;
             containers.release(&container).await?;
             Ok(agent::ReleaseContainerResponse::new())
+        })
+        .await
+    }
+
+    async fn release_volumes(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ReleaseVolumesRequest,
+    ) -> Answer<agent::ReleaseVolumesResponse> {
+        to_the_end(async move {
+            let names = decode::volumes(request.names)?;
+            blocking(move || volume::release(&names)).await.of(|| Object::Sandbox)?;
+            Ok(agent::ReleaseVolumesResponse::new())
         })
         .await
     }

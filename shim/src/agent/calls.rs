@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use a3s_box_proto::{
     agent::{
         ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, HangUpRequest,
-        ReleaseContainerRequest, ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest,
-        StartContainerRequest, StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
+        ReleaseContainerRequest, ReleaseVolumesRequest, ResizePtyRequest, SetClockRequest, ShutdownRequest,
+        SignalRequest, StartContainerRequest, StatsRequest, StatsResponse, UpdateResourcesRequest, User,
+        WaitRequest,
     },
     ids::{ContainerId, ExecId},
 };
@@ -155,6 +156,11 @@ impl Agent {
     pub async fn release(&self, id: &ContainerId) -> Result<(), AgentError> {
         let request = ReleaseContainerRequest { container_id: id.to_string(), ..Default::default() };
         call!(self, release_container, LONG, request).map(drop)
+    }
+
+    pub async fn release_volumes(&self, names: Vec<String>) -> Result<(), AgentError> {
+        let request = ReleaseVolumesRequest { names, ..Default::default() };
+        call!(self, release_volumes, LONG, request).map(drop)
     }
 
     pub async fn delete(&self, process: &ProcessRef) -> Result<(), AgentError> {

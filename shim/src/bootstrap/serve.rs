@@ -18,7 +18,10 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit, umask},
     stdio::{dup2_stdin, dup2_stdout},
 };
-use tokio::{net::UnixListener, time::timeout};
+use tokio::{
+    net::UnixListener,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use ttrpc::asynchronous::{Server, transport::Listener};
@@ -32,8 +35,11 @@ use crate::{
     sys::namespace::{HostNamespace, enter_own_mounts},
 };
 
-/// For answers that are still on their way when the shim ends: on a busy node it may not run for seconds.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// For answers that are still on their way when the shim ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// containerd's client, when it finds an answer and the end of the connection at once, may take note of the end only,
+/// and fail the removal of the pod. It closes the connection itself when it has the answer.
+const CONTAINERD_READS: Duration = Duration::from_secs(1);
 
 /// Serves until the pod is shut down.
 ///
@@ -73,6 +79,9 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         server.start().await.map_err(ttrpc_failed)?;
         info!("serving");
         shutdown.cancelled().await;
+        if caller == Caller::Containerd {
+            sleep(CONTAINERD_READS).await;
+        }
         // Answers that are under way arrive; who waits for more has waited enough.
         let _ = timeout(LAST_ANSWERS, server.shutdown()).await;
         info!("the end");

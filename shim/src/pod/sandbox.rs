@@ -12,6 +12,7 @@ use crate::{
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
+    volume::Volumes,
 };
 
 /// A running VM, and what the host holds for it.
@@ -30,6 +31,8 @@ pub struct Sandbox {
     pub share: SharedDir,
     /// The layers attached there.
     pub layers: Mutex<Layers>,
+    /// What of the host its containers see there.
+    pub volumes: Mutex<Volumes>,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -57,6 +60,7 @@ impl Sandbox {
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
+        let volumes = Mutex::new(Volumes::of(resources.share_daemon?));
         let pid = vm.identity().pid.unsigned_abs();
         Some(Self {
             spec,
@@ -66,6 +70,7 @@ impl Sandbox {
             pid,
             share,
             layers: Mutex::default(),
+            volumes,
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::CWD,
+    fs::{CWD, Mode, OFlags},
     mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount},
 };
 
@@ -133,19 +133,7 @@ impl Detached {
             userns_fd: 0,
         };
         let flags = libc::AT_EMPTY_PATH | if attributes.recursive { libc::AT_RECURSIVE } else { 0 };
-        // SAFETY: the descriptor is open, the path is a static C string, and `attr` outlives the call that reads
-        // exactly its size.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                self.0.as_raw_fd(),
-                c"".as_ptr(),
-                flags,
-                &raw const attr,
-                size_of::<libc::mount_attr>(),
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        set_attributes(&self.0, flags, attr)
     }
 
     /// Attaches it in the calling thread's mount namespace.
@@ -164,7 +152,7 @@ impl Detached {
         Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&self.0)?.st_mode))
     }
 
-    /// The path that was cloned, as the kernel knows it: symlinks resolved.
+    /// Device and inode of what was cloned.
     ///
     /// # Errors
     /// `/proc` is not there.
@@ -172,6 +160,33 @@ impl Detached {
         let stat = rustix::fs::fstat(&self.0)?;
         Ok((stat.st_dev, stat.st_ino))
     }
+}
+
+/// Lets a mount be written that was attached read-only, in the calling thread's mount namespace.
+///
+/// # Errors
+/// Nothing is mounted there.
+pub fn make_writable(path: &Path) -> io::Result<()> {
+    let mount = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let attr =
+        libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+    set_attributes(&mount, libc::AT_EMPTY_PATH, attr)
+}
+
+fn set_attributes(mount: &OwnedFd, flags: libc::c_int, attr: libc::mount_attr) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the path is a static C string, and `attr` outlives the call that reads exactly
+    // its size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
