@@ -5,10 +5,10 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/a3s-box/target
 export A3S_BOX_STAGE := $(CURDIR)/target/stage
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup fmt clippy unit build helpers guest stage e2e bench overhead critest kubelet
+.PHONY: help demo test setup fmt clippy unit build helpers guest stage e2e bench overhead critest kubelet containerd test-runc
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: ## run a pod in its own MicroVM, with all that this needs
 	@packaging/steps demo setup stage show
@@ -48,6 +48,12 @@ stage: build ## lay out all files of a node in target/stage
 
 e2e: stage ## run the end-to-end tests
 	cd tests && go test -count=1 -timeout 30m ./e2e/...
+
+containerd: stage ## run pods through containerd with our shim
+	cd tests && A3S_BOX_TEST_RUNTIME=containerd go test -count=1 -timeout 30m ./e2e -run '^TestContainerd'
+
+test-runc: ## run the tests of what a pod's spec says against containerd and runc: does a test ask for what they do?
+	cd tests && A3S_BOX_TEST_RUNTIME=runc go test -count=1 -timeout 30m ./e2e -run '^TestParity'
 
 bench: stage ## measure, and write target/bench.json
 	cd tests && go run ./bench

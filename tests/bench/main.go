@@ -23,11 +23,12 @@ const (
 
 func main() {
 	output := flag.String("output", "../target/bench.json", "the `file` for the numbers")
+	only := flag.String("only", "", "measure only this `part`: streams or runc")
 	flag.Parse()
 	started := time.Now()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	results, err := measure(ctx)
+	results, err := measure(ctx, *only)
 	if err == nil {
 		results.print(os.Stdout)
 		err = results.write(*output)
@@ -40,13 +41,30 @@ func main() {
 	fmt.Printf("\nbench: measured in %s; the numbers are in %s too\n", took, *output)
 }
 
-func measure(ctx context.Context) (results *results, err error) {
-	node, err := fixture.Start(ctx, fixture.Options{Config: fixture.Config{"log.filter": "info", "vm.default_memory_mb": 256}})
+func measure(ctx context.Context, only string) (results *results, err error) {
+	vsock, err := vsockImage()
+	if err != nil {
+		return nil, err
+	}
+	node, err := fixture.Start(ctx, fixture.Options{
+		Config: fixture.Config{"log.filter": "info", "vm.default_memory_mb": 256},
+		Images: []images.Image{vsock},
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, node.Close(context.Background())) }()
-	return (&bench{node: node, results: newResults()}).run(ctx)
+	b := &bench{node: node, results: newResults()}
+	switch only {
+	case "":
+		return b.run(ctx)
+	case "streams":
+		return b.results, b.streams(ctx)
+	case "runc":
+		return b.results, errors.Join(b.pull(ctx, images.Busybox), b.besideRunc(ctx))
+	default:
+		return nil, fmt.Errorf("there is no part %q to be measured alone", only)
+	}
 }
 
 type bench struct {
@@ -75,6 +93,10 @@ func (b *bench) run(ctx context.Context) (*results, error) {
 	fmt.Fprintln(os.Stderr, "\rstreams           ")
 	if err := b.streams(ctx); err != nil {
 		return nil, fmt.Errorf("streams: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "streams beside containerd and runc")
+	if err := b.besideRunc(ctx); err != nil {
+		return nil, fmt.Errorf("beside runc: %w", err)
 	}
 	fmt.Fprintf(os.Stderr, "%d pods at once\n", manyPods)
 	return b.results, b.frontendMemory(ctx)

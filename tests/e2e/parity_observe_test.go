@@ -35,9 +35,15 @@ func TestParityObserveExits(t *testing.T) {
 		status := p.shell(c.name, c.script, c.change...).exited()
 		equal(t, c.name+": exit code", status.ExitCode, c.code)
 		equal(t, c.name+": reason", status.Reason, c.reason)
-		times := []int64{before, status.CreatedAt, status.StartedAt, status.FinishedAt, time.Now().UnixNano()}
-		if !slices.IsSorted(times) {
-			t.Errorf("%s: before, created, started, finished, now are %v", c.name, times)
+		now := time.Now().UnixNano()
+		for _, at := range []int64{status.StartedAt, status.FinishedAt} {
+			if times := []int64{before, status.CreatedAt, at, now}; !slices.IsSorted(times) {
+				t.Errorf("%s: before, created, started or finished, now are %v", c.name, times)
+			}
+		}
+		// containerd notes when it has heard of a start: what is as short as this may have ended by then.
+		if n.ServedBy() == fixture.A3sBox && status.StartedAt > status.FinishedAt {
+			t.Errorf("%s: started %d, finished %d", c.name, status.StartedAt, status.FinishedAt)
 		}
 	}
 	killed := p.shell("killed", "trap '' TERM; echo ready; while :; do sleep 1; done")
@@ -104,7 +110,7 @@ func TestParityObserveStatus(t *testing.T) {
 	equal(t, "listed", len(listed), 1)
 	equal(t, "listed image", listed[0].Image.Image, busybox)
 	equal(t, "listed image id", listed[0].ImageId, status.ImageId)
-	equal(t, "listed image ref", listed[0].ImageRef, status.ImageRef)
+	equal(t, "listed image ref", listed[0].ImageRef, status.ImageId)
 	equal(t, "listed pod", listed[0].PodSandboxId, p.id)
 }
 
@@ -207,9 +213,6 @@ func TestParityObserveStats(t *testing.T) {
 		if cpu < 1_000_000 || written < 8<<20 || written > 16<<20 {
 			return fmt.Errorf("%d ns of CPU and %d bytes in the writable layer", cpu, written)
 		}
-		if after.Cpu.UsageNanoCores.GetValue() == 0 {
-			return errors.New("no rate of processor time")
-		}
 		return nil
 	})
 	memory := c.stats().Memory
@@ -223,10 +226,18 @@ func TestParityObserveStats(t *testing.T) {
 	if c.stats().WritableLayer.InodesUsed.GetValue() == 0 {
 		t.Error("no inodes in the writable layer")
 	}
-	all, err := n.Runtime.ListContainerStats(t.Context(), &cri.ContainerStatsFilter{PodSandboxId: p.id})
-	must(t, err)
-	equal(t, "containers with stats", len(all), 1)
-	equal(t, "container", all[0].Attributes.Id, c.id)
+	// The rate is of the last second or two, and in the list only, which is what kubelet reads.
+	c.until("a rate of processor time", func() error {
+		c.exec("sh", "-c", "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done")
+		all, err := n.Runtime.ListContainerStats(t.Context(), &cri.ContainerStatsFilter{PodSandboxId: p.id})
+		must(t, err)
+		equal(t, "containers with stats", len(all), 1)
+		equal(t, "container", all[0].Attributes.Id, c.id)
+		if all[0].Cpu.UsageNanoCores.GetValue() == 0 {
+			return errors.New("it is 0")
+		}
+		return nil
+	})
 	pod, err := n.Runtime.PodSandboxStats(t.Context(), p.id)
 	must(t, err)
 	equal(t, "pod", pod.Attributes.Metadata.Uid, p.config.Metadata.Uid)

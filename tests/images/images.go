@@ -29,6 +29,8 @@ const (
 	Tools = Host + "/a3s-box/tools:1"
 	// CappedFile is a file of Tools that has the file capability cap_net_raw.
 	CappedFile = "/opt/capped"
+	// Vsock runs the program that measures a pod's channel to its host; it is not among All.
+	Vsock = Host + "/a3s-box/vsock:1"
 	// Files has /bin/files, which does to files what a shell cannot.
 	Files = Host + "/a3s-box/files:1"
 	// Pause sleeps: what other runtimes hold a pod's namespaces with.

@@ -19,6 +19,7 @@ mod resources;
 mod sandbox;
 mod seccomp;
 mod seccomp_default;
+mod seccomp_localhost;
 mod security;
 pub mod stop_signal;
 mod update;
@@ -40,6 +41,7 @@ pub use error::{Kind, SpecError};
 pub use exec::exec_process;
 pub use metadata::{check_labels, check_name};
 pub use sandbox::{check_sandbox, check_sysctls};
+pub use seccomp_localhost::seccomp_file;
 pub use update::{applied, updated};
 pub use user::UserLookup;
 
@@ -65,6 +67,8 @@ pub struct Input<'a> {
     pub private_dirs: &'a [PathBuf],
     /// The layer files of the images that it mounts as volumes, the lowest first, by the names in the request.
     pub image_volumes: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// What the file says that [`seccomp_file`] names.
+    pub seccomp_profile: Option<&'a [u8]>,
     /// Default and ceiling of the number of processes.
     pub pids: &'a Pids,
 }
@@ -97,7 +101,7 @@ pub fn container_spec(input: &Input<'_>) -> Result<ContainerSpec, SpecError> {
 
     let mut linux = Linux::default();
     linux.set_namespaces(Some(namespaces::namespaces(&security)?));
-    linux.set_seccomp(seccomp::profile(&security, capabilities.bounding().as_ref())?);
+    linux.set_seccomp(seccomp::profile(&security, capabilities.bounding().as_ref(), input.seccomp_profile)?);
     linux.set_resources(Some(resources::resources(input, security.privileged)?));
     linux.set_devices(Some(devices::devices(input.container, security.privileged)?));
     linux.set_masked_paths(Some(security.masked_paths()?));

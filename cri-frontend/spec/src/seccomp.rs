@@ -9,8 +9,9 @@ use oci_spec::runtime::{
 
 use crate::{
     check,
-    error::{SpecError, invalid, unsupported},
+    error::{SpecError, invalid},
     seccomp_default::{ALLOWED, BY_CAPABILITY, PERSONALITIES},
+    seccomp_localhost,
     security::{Context, Profile},
 };
 
@@ -22,15 +23,16 @@ const AF_VSOCK: u64 = 40;
 pub(crate) fn profile(
     security: &Context<'_>,
     bounding: Option<&HashSet<Capability>>,
+    localhost: Option<&[u8]>,
 ) -> Result<Option<LinuxSeccomp>, SpecError> {
     match &security.seccomp {
         _ if security.privileged => Ok(None),
         Profile::Unset | Profile::Unconfined => Ok(None),
         Profile::RuntimeDefault => runtime_default(bounding.unwrap_or(&HashSet::new())).map(Some),
-        Profile::Localhost(name) => {
-            let reason = format!("profile {}: profiles of the node are not read yet", check::shown(name));
-            Err(unsupported("seccomp Localhost", reason))
-        }
+        Profile::Localhost(path) => match localhost {
+            Some(text) => seccomp_localhost::parse(text).map(Some),
+            None => Err(invalid("seccomp Localhost", format!("{} has not been read", check::shown(path)))),
+        },
     }
 }
 

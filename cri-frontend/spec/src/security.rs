@@ -122,7 +122,8 @@ impl<'a> Context<'a> {
 }
 
 #[allow(deprecated)]
-fn seccomp(context: &LinuxContainerSecurityContext) -> Result<Profile, SpecError> {
+/// How system calls are filtered.
+pub(crate) fn seccomp(context: &LinuxContainerSecurityContext) -> Result<Profile, SpecError> {
     match &context.seccomp {
         Some(profile) => of_message("seccomp", profile),
         None => of_text("seccomp_profile_path", &context.seccomp_profile_path),
@@ -152,7 +153,10 @@ fn of_message(field: &str, profile: &cri::SecurityProfile) -> Result<Profile, Sp
     match ProfileType::try_from(profile.profile_type) {
         Ok(ProfileType::RuntimeDefault) => Ok(Profile::RuntimeDefault),
         Ok(ProfileType::Unconfined) => Ok(Profile::Unconfined),
-        Ok(ProfileType::Localhost) => Ok(Profile::Localhost(profile.localhost_ref.clone())),
+        Ok(ProfileType::Localhost) => {
+            let name = &profile.localhost_ref;
+            Ok(Profile::Localhost(name.strip_prefix("localhost/").unwrap_or(name).to_owned()))
+        }
         Err(_) => Err(invalid(field, format!("{} is no profile's type", profile.profile_type))),
     }
 }

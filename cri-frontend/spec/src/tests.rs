@@ -78,6 +78,7 @@ impl Request {
                 vec!["/layers/0.erofs".into(), "/layers/1.erofs".into()],
             )]),
             private_dirs: &["/var/lib/a3s-box".into(), "/run/a3s-box".into()],
+            seccomp_profile: None,
             pids: &Pids { default: 100, max: 1000 },
         })
     }
@@ -530,11 +531,24 @@ fn no_system_call_of_the_default_profile_is_listed_twice() {
 }
 
 #[test]
-fn profiles_of_the_node_are_refused_in_both_spellings() {
+fn profiles_of_the_node_are_files_for_seccomp_and_refused_for_apparmor() {
     let localhost = || {
         Some(SecurityProfile { profile_type: ProfileType::Localhost.into(), localhost_ref: "/p.json".into() })
     };
-    refused(&["seccomp", "/p.json"], |request| request.security().seccomp = localhost());
+    let mut request = Request::new();
+    assert_eq!(seccomp_file(&request.container), Ok(None));
+    request.security().seccomp = localhost();
+    assert_eq!(seccomp_file(&request.container), Ok(Some("/p.json".into())));
+    request.security().seccomp = None;
+    #[allow(deprecated)]
+    {
+        request.security().seccomp_profile_path = "localhost//p.json".into();
+        assert_eq!(seccomp_file(&request.container), Ok(Some("/p.json".into())));
+        request.security().seccomp_profile_path = "localhost/p.json".into();
+        assert!(seccomp_file(&request.container).is_err());
+    }
+    request.make_privileged();
+    assert_eq!(seccomp_file(&request.container), Ok(None));
     refused(&["AppArmor", "/p.json"], |request| request.security().apparmor = localhost());
     #[allow(deprecated)]
     refused(&["AppArmor", "mine"], |request| request.security().apparmor_profile = "localhost/mine".into());

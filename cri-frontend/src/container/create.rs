@@ -12,7 +12,7 @@ use a3s_box_proto::{
     cri::{ContainerConfig, PodSandboxConfig},
     ids::ContainerId,
 };
-use a3s_box_spec::{ContainerSpec, Input, check_name, container_spec};
+use a3s_box_spec::{ContainerSpec, Input, check_name, container_spec, seccomp_file};
 use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
@@ -35,6 +35,10 @@ use crate::{
 
 /// The OCI specification in a container's directory, where a shim looks for it.
 pub const SPEC: &str = "config.json";
+/// The node's seccomp profile as it was when the container was made: later changes of the file are not for it.
+const SECCOMP_PROFILE: &str = "seccomp.json";
+/// Docker's default profile has 14 KiB.
+const MOST_SECCOMP_PROFILE: u64 = 1 << 20;
 /// For each step that undoes a failed attempt: small files and one record.
 const UNDO_BOUND: Duration = Duration::from_secs(30);
 
@@ -126,8 +130,10 @@ async fn record(
 ) -> Result<Arc<Container>, Error> {
     let pod = sandbox.record.with(|record| record.config.clone());
     let log_path = log_path(&pod, &draft.config)?;
-    let images = Images { root: &draft.image, volumes: &draft.volumes };
-    let made = specify(node, sandbox, &draft.id, &draft.config, &images)?;
+    let seccomp_profile = read_seccomp_profile(&draft.config).await?;
+    let given = Given { image: &draft.image, volumes: &draft.volumes, seccomp_profile };
+    let made = specify(node, sandbox, &draft.id, &draft.config, &given)?;
+    let seccomp_profile = given.seccomp_profile;
     cpuset::check(&draft.config).await?;
     hold_images(node, &draft, undo)?;
     let record = ContainerRecord {
@@ -153,6 +159,9 @@ async fn record(
     files::make_private_dir(container.bundle.clone()).await?;
     make_missing(made.host_mounts).await?;
     files::write(container.bundle.join(SPEC), encode(&made.spec)?).await?;
+    if let Some(profile) = seccomp_profile {
+        files::write(container.bundle.join(SECCOMP_PROFILE), profile).await?;
+    }
     files::write_json(container.bundle.join(MIRROR), &container.record.get()).await?;
     let (owner, kept) = (node.clone(), container.clone());
     undo.push("forgetting its record", async move { Ok(kept.record.delete(&owner.db).await?) });
@@ -160,13 +169,15 @@ async fn record(
     Ok(container)
 }
 
-/// The images of a container.
+/// What a container is made from besides its configuration.
 #[derive(Debug)]
-pub(super) struct Images<'a> {
-    /// What its root filesystem is made of.
-    pub root: &'a Image,
+pub(super) struct Given<'a> {
+    /// The image that its root filesystem is made of.
+    pub image: &'a Image,
     /// Those that it mounts, by the names in the request.
     pub volumes: &'a BTreeMap<String, Image>,
+    /// The node's seccomp profile, where it asks for one.
+    pub seccomp_profile: Option<Vec<u8>>,
 }
 
 /// The specification of a container's configuration.
@@ -175,13 +186,13 @@ pub(super) fn specify(
     sandbox: &Sandbox,
     id: &ContainerId,
     container: &ContainerConfig,
-    images: &Images<'_>,
+    given: &Given<'_>,
 ) -> Result<ContainerSpec, Error> {
     let config = &node.config;
-    let image = images.root;
+    let image = given.image;
     let pod = sandbox.record.with(|record| record.config.clone());
     let private_dirs = [config.root_dir.clone(), config.state_dir.clone(), config.netns_dir.clone()];
-    let volumes = images.volumes.iter();
+    let volumes = given.volumes.iter();
     let image_volumes = volumes.map(|(name, image)| (name.clone(), image.layers.clone())).collect();
     let input = Input {
         container,
@@ -192,11 +203,32 @@ pub(super) fn specify(
         container_id: id,
         private_dirs: &private_dirs,
         image_volumes: &image_volumes,
+        seccomp_profile: given.seccomp_profile.as_deref(),
         pids: &config.pids,
     };
     let name = container.metadata.clone().unwrap_or_default().name;
     container_spec(&input)
         .map_err(|error| Error::at(format!("container {name}"), "its configuration")(error.into()))
+}
+
+async fn read_seccomp_profile(config: &ContainerConfig) -> Result<Option<Vec<u8>>, Error> {
+    match seccomp_file(config)? {
+        Some(path) => files::read_bounded(path, MOST_SECCOMP_PROFILE)
+            .await
+            .map(Some)
+            .map_err(Error::at("seccomp Localhost", "the node's profile")),
+        None => Ok(None),
+    }
+}
+
+/// The profile that was taken over when the container was made.
+pub(super) async fn taken_seccomp_profile(container: &Container) -> Result<Option<Vec<u8>>, Error> {
+    match seccomp_file(&container.record.get().config)? {
+        Some(_) => {
+            files::read_bounded(container.bundle.join(SECCOMP_PROFILE), MOST_SECCOMP_PROFILE).await.map(Some)
+        }
+        None => Ok(None),
+    }
 }
 
 /// A specification as a shim reads it.

@@ -7,7 +7,7 @@ use a3s_box_spec::updated;
 
 use super::{
     Container, MIRROR, cpuset,
-    create::{Images, SPEC, encode, specify},
+    create::{Given, SPEC, encode, specify, taken_seccomp_profile},
     image_volume,
 };
 use crate::{
@@ -42,8 +42,12 @@ async fn apply(node: &Node, container: &Container, resources: LinuxContainerReso
         .images
         .held(container.id.as_str())
         .ok_or_else(|| Error::NotFound { what: "image", id: record.image.id.clone() })?;
-    let images = Images { root: &image, volumes: &image_volume::held(node, &record)? };
-    let spec = specify(node, &sandbox, &container.id, &config, &images)?.spec;
+    let given = Given {
+        image: &image,
+        volumes: &image_volume::held(node, &record)?,
+        seccomp_profile: taken_seccomp_profile(container).await?,
+    };
+    let spec = specify(node, &sandbox, &container.id, &config, &given)?.spec;
     if record.state.is_running() {
         let limits = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let limits = serde_json::to_vec(&limits)

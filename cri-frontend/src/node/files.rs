@@ -1,11 +1,16 @@
 //! Directories of pods and small files in them, off the async threads.
 
 use std::{
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    fs,
+    io::{self, Read},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
 
@@ -64,6 +69,30 @@ pub async fn read_json_async<T: DeserializeOwned + Send + 'static>(
         Ok(result) => result,
         Err(ended) => Err(Error::Abandoned(ended.to_string())),
     }
+}
+
+/// Reads a regular file of the node, of at most `most` bytes, that somebody else wrote.
+pub async fn read_bounded(path: PathBuf, most: u64) -> Result<Vec<u8>, Error> {
+    blocking("read", path, move |path| {
+        // A pipe would wait for a writer.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let mut content = Vec::new();
+        file.take(most + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > most {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it is larger than {most} bytes"),
+            ));
+        }
+        Ok(content)
+    })
+    .await
 }
 
 /// Removes a directory with all it holds. Refused where something is mounted in it: a mount's content is not ours.

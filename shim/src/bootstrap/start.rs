@@ -72,7 +72,7 @@ fn leave_server(
     lock: File,
 ) -> io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["-namespace", &arguments.namespace, "-id", &arguments.id]);
+    command.args(["-namespace", &arguments.namespace, "-id", &arguments.id, "-address", &arguments.address]);
     command.arg("-bundle").arg(bundle).arg(if arguments.debug { "-debug=true" } else { "-debug=false" });
     command.arg("serve").current_dir(&layout.run).env_clear();
     if let Some(path) = std::env::var_os(PATH_VARIABLE) {

@@ -1,5 +1,6 @@
 //! The pod's network namespace, by netlink.
 
+mod loopback;
 mod read;
 mod redirect;
 
@@ -8,6 +9,7 @@ use std::{fs::File, io, net::IpAddr, os::fd::AsFd};
 use futures::TryStreamExt;
 use rtnetlink::{Handle, packet_route::link::LinkAttribute};
 
+pub use loopback::Loopback;
 pub use read::{PodNetwork, read};
 pub use redirect::tie;
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{Phase, Pod, dns, sandbox::Sandbox};
 use crate::{
+    bootstrap::Caller,
     error::{Error, Result, Step},
     network::{self, PodNetwork},
     sys::namespace,
@@ -38,6 +39,9 @@ impl Pod {
             () = self.stop.cancelled() => Err(Error::Interrupted("starting the pod")),
         };
         configured?;
+        if self.caller == Caller::Containerd {
+            self.serve_loopback(&sandbox).await;
+        }
         // It may have died meanwhile; then its watcher waits for the lifecycle to say so.
         self.enter(Phase::Ready(sandbox.clone()));
         info!("the pod is ready");

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use a3s_box_proto::{
     agent::{Stream, StreamOpen},
     stdio::Endpoint,
-    stream::carry,
+    stream::{StreamError, carry},
 };
-use tokio::time::{Duration, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Duration, timeout},
+};
 use tracing::debug;
 
 use super::{Pod, attach::connect, sandbox::Sandbox};
@@ -34,11 +37,10 @@ impl Pod {
         })?;
         let connection = dial(&sandbox, port).await?;
         let Some(mut client) = connect(&self.host, Some(socket)).await? else { return Ok(()) };
-        tokio::spawn(async move {
+        self.carry(async move {
             let _place = place;
-            let StreamConnection { mut reader, mut writer, .. } = connection;
             let (mut from_client, mut to_client) = client.split();
-            let carrying = carry(&mut reader, &mut writer, &mut from_client, &mut to_client);
+            let carrying = between(connection, &mut from_client, &mut to_client);
             tokio::select! {
                 carried = carrying => if let Err(error) = carried {
                     debug!(port, %error, "a forwarded connection broke off");
@@ -50,7 +52,18 @@ impl Pod {
     }
 }
 
-async fn dial(sandbox: &Arc<Sandbox>, port: u32) -> Result<StreamConnection> {
+/// Carries bytes between the pod's connection and a client's until both directions have ended.
+pub(super) async fn between(
+    connection: StreamConnection,
+    from_client: &mut (impl AsyncRead + Unpin),
+    to_client: &mut (impl AsyncWrite + Unpin),
+) -> std::result::Result<(), StreamError> {
+    let StreamConnection { mut reader, mut writer, .. } = connection;
+    carry(&mut reader, &mut writer, from_client, to_client).await
+}
+
+/// Dials a port in the pod.
+pub(super) async fn dial(sandbox: &Arc<Sandbox>, port: u32) -> Result<StreamConnection> {
     let open = StreamOpen { stream: Stream::TCP.into(), port, ..StreamOpen::default() };
     let opening = timeout(DIAL_BOUND, sandbox.agent.open_stream(&open)).await;
     let object = || format!("port {port} of the pod");

@@ -14,6 +14,7 @@ pub mod exit;
 mod forward;
 mod hang_up;
 pub mod layout;
+mod loopback;
 mod oom_scores;
 pub mod process;
 pub mod record;
@@ -37,9 +38,9 @@ use a3s_box_proto::{
     ids::{ContainerId, SandboxId},
 };
 use tokio::sync::{Semaphore, watch as channel};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cgroup::Origin, sys::namespace::HostNamespace};
+use crate::{bootstrap::Caller, cgroup::Origin, sys::namespace::HostNamespace};
 use layout::Layout;
 use sandbox::Sandbox;
 use tasks::Slot;
@@ -86,6 +87,8 @@ impl Phase {
 pub struct Pod {
     /// Its id.
     pub id: SandboxId,
+    /// Who asked for it.
+    caller: Caller,
     /// The node's configuration.
     pub config: Config,
     /// Its paths.
@@ -98,6 +101,8 @@ pub struct Pod {
     tasks: Mutex<BTreeMap<ContainerId, Slot>>,
     /// Connections that are forwarded into it.
     forwards: Arc<Semaphore>,
+    /// What carries bytes for clients.
+    carriers: TaskTracker,
     /// Cancelled when the pod is to be stopped: ends a boot.
     stop: CancellationToken,
     /// Cancelled when the shim is to end.
@@ -108,6 +113,7 @@ impl Pod {
     /// A pod of which nothing exists yet.
     pub fn new(
         id: SandboxId,
+        caller: Caller,
         config: Config,
         layout: Layout,
         host: HostNamespace,
@@ -116,6 +122,7 @@ impl Pod {
     ) -> Self {
         Self {
             id,
+            caller,
             config,
             layout,
             host,
@@ -124,6 +131,7 @@ impl Pod {
             phase: channel::Sender::new(Phase::New),
             tasks: Mutex::default(),
             forwards: Arc::new(Semaphore::new(forward::MOST_FORWARDS)),
+            carriers: TaskTracker::new(),
             stop: CancellationToken::new(),
             shutdown,
         }
@@ -149,6 +157,11 @@ impl Pod {
     /// Whether the VM has ended, by itself or not.
     pub fn is_stopped(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Stopped(_))
+    }
+
+    /// Carries bytes for a client, until the shim's end at most.
+    fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.carriers.spawn(self.shutdown.clone().run_until_cancelled_owned(work));
     }
 
     fn enter(&self, phase: Phase) {

@@ -1,5 +1,6 @@
 //! The operating system, wrapped small: each file one kind of call.
 
+pub mod bpf;
 pub mod file;
 pub mod lock;
 pub mod mount;

@@ -69,14 +69,14 @@ pub async fn info(node: &Node, container: &Container) -> Result<HashMap<String, 
     })))
 }
 
-/// An item of ListContainers.
+/// An item of ListContainers. Its image reference is the image's id, as containerd and CRI-O list it; a status names the digest.
 pub fn item(record: &ContainerRecord) -> cri::Container {
     cri::Container {
         id: record.id.to_string(),
         pod_sandbox_id: record.sandbox.to_string(),
         metadata: record.config.metadata.clone(),
         image: Some(image(record)),
-        image_ref: record.image.reference.clone(),
+        image_ref: record.image.id.clone(),
         state: state(record).into(),
         created_at: record.created_at,
         labels: record.config.labels.clone(),

@@ -4,6 +4,9 @@ use a3s_box_proto::ports::SHARE_TAG;
 
 use crate::vm::{Accelerator, Plan};
 
+/// The frequency of the processors' own timers, as QEMU emulates them: a count for each nanosecond.
+const LAPIC_TIMER_KHZ: u32 = 1_000_000;
+
 /// The numbers under which QEMU inherits its descriptors.
 #[derive(Debug, Clone)]
 pub(super) struct Inherited {
@@ -69,7 +72,7 @@ impl Arguments {
             // Fast string instructions are slow ones where each of their steps is emulated, and a fifth level of page
             // tables is one more to walk: the kernel takes what it does without them.
             Accelerator::Tcg { code_buffer_mb, .. } => {
-                (format!("tcg,tb-size={code_buffer_mb}"), "max,-erms,-fsrm,-la57")
+                (format!("tcg,tb-size={code_buffer_mb}"), "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57")
             }
         };
         self.pair("-accel", accelerator);
@@ -122,14 +125,12 @@ fn kernel_arguments(plan: &Plan) -> String {
     if let Accelerator::Tcg { tsc_khz, .. } = plan.accelerator {
         // Emulated timers are too irregular for the kernel's calibrations: without the first, some boots hang; the
         // others spare it tests that take half of the boot's time.
-        line += &format!(" tsc_early_khz={tsc_khz} no_timer_check");
+        line += &format!(" tsc_early_khz={tsc_khz} lapic_timer_khz={LAPIC_TIMER_KHZ} no_timer_check");
+        // Nor does it get back the memory of code that ran once: packaging/kernel/patches says why.
+        line += " keepinittext";
         // virtiofsd writes to the guest's memory behind QEMU's back, which so goes on to run the translation of what
         // was there before: programs crash. A page that the guest itself clears when it takes it has none.
         line += " init_on_alloc=1";
-        if plan.size.vcpus == 1 {
-            // Every further processor needs the timer of its own.
-            line += " nolapic_timer";
-        }
     }
     line
 }
@@ -161,10 +162,10 @@ mod tests {
     fn tcg_has_its_buffer_and_its_timer_arguments() {
         let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 2_596_134 }, 1, None);
         for part in [
-            "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-la57",
+            "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
             "memory-backend-memfd,id=memory,size=320M,share=on",
-            "tsc_early_khz=2596134 no_timer_check init_on_alloc=1 nolapic_timer",
+            "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check keepinittext init_on_alloc=1",
             "-kernel /proc/self/fd/15 -initrd /proc/self/fd/16",
             "-add-fd fd=12,set=1",
             "elevateprivileges=deny,spawn=deny",
@@ -172,12 +173,6 @@ mod tests {
             assert!(line.contains(part), "{part} is not in {line}");
         }
         assert!(!line.contains("netdev"));
-    }
-
-    #[test]
-    fn two_processors_need_their_own_timers() {
-        let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 1 }, 2, None);
-        assert!(line.contains("-smp 2") && !line.contains("nolapic_timer"));
     }
 
     #[test]
@@ -192,6 +187,6 @@ mod tests {
         let line = line(Accelerator::Kvm, 2, Some((17, "02:00:00:00:00:01".into())));
         assert!(line.contains("-add-fd fd=18,set=2 -accel kvm,device=/dev/fdset/2 -cpu host"));
         assert!(line.contains("tap,id=nic,fd=17 -device virtio-net-device,netdev=nic,mac=02:00:00:00:00:01"));
-        assert!(!line.contains("tsc") && !line.contains("nolapic"));
+        assert!(line.contains("-smp 2") && !line.contains("tsc") && !line.contains("lapic"));
     }
 }
