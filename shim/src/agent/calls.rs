@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use a3s_box_proto::{
     agent::{
         ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, HangUpRequest,
-        ReleaseContainerRequest, ReleaseVolumesRequest, ResizePtyRequest, SetClockRequest, ShutdownRequest,
-        SignalRequest, StartContainerRequest, StatsRequest, StatsResponse, UpdateResourcesRequest, User,
-        WaitRequest,
+        MirrorVolumeRequest, ProvideMemoryRequest, ReleaseContainerRequest, ReleaseVolumesRequest,
+        ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
+        StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
     },
     ids::{ContainerId, ExecId},
 };
@@ -156,6 +156,22 @@ impl Agent {
     pub async fn release(&self, id: &ContainerId) -> Result<(), AgentError> {
         let request = ReleaseContainerRequest { container_id: id.to_string(), ..Default::default() };
         call!(self, release_container, LONG, request).map(drop)
+    }
+
+    pub async fn mirror_volume(
+        &self,
+        name: &str,
+        data: &str,
+        max_bytes: u64,
+        max_entries: u64,
+    ) -> Result<(), AgentError> {
+        let (name, data) = (name.to_owned(), data.to_owned());
+        let request = MirrorVolumeRequest { name, data, max_bytes, max_entries, ..Default::default() };
+        call!(self, mirror_volume, LONG, request).map(drop)
+    }
+
+    pub async fn provide_memory(&self, request: ProvideMemoryRequest) -> Result<(), AgentError> {
+        call!(self, provide_memory, SHORT, request).map(drop)
     }
 
     pub async fn release_volumes(&self, names: Vec<String>) -> Result<(), AgentError> {
