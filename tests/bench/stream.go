@@ -53,6 +53,9 @@ func (b *bench) streams(ctx context.Context) (err error) {
 	if err := runtime.StartContainer(ctx, id); err != nil {
 		return err
 	}
+	if err := b.vsockListens(ctx, sandbox); err != nil {
+		return err
+	}
 	for range streamRounds {
 		if err := errors.Join(b.attach(ctx, id), b.exec(ctx, id)); err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"a3s.box/tests/fixture"
 	"a3s.box/tests/images"
 )
 
@@ -60,21 +62,11 @@ func (b *bench) vsock(sandbox string) (speed float64, err error) {
 }
 
 func (b *bench) overVsock(sandbox string, direction byte, transfer func(io.ReadWriter) error) (took time.Duration, err error) {
-	connection, err := net.Dial("unix", filepath.Join(b.node.PodDir(sandbox), "vsock", "vsock"))
+	connection, reader, err := b.dialVsock(sandbox)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, connection.Close()) }()
-	if err := connection.SetDeadline(time.Now().Add(streamPatience)); err != nil {
-		return 0, err
-	}
-	if _, err := fmt.Fprintf(connection, "CONNECT %d\n", vsockPort); err != nil {
-		return 0, err
-	}
-	reader := bufio.NewReader(connection)
-	if answer, err := reader.ReadString('\n'); err != nil {
-		return 0, fmt.Errorf("vsock port %d answers %q: %w", vsockPort, answer, err)
-	}
 	start := time.Now()
 	if _, err := connection.Write([]byte{direction}); err != nil {
 		return 0, err
@@ -86,4 +78,35 @@ func (b *bench) overVsock(sandbox string, direction byte, transfer func(io.ReadW
 		return 0, err
 	}
 	return time.Since(start), nil
+}
+
+func (b *bench) dialVsock(sandbox string) (net.Conn, *bufio.Reader, error) {
+	connection, err := net.Dial("unix", filepath.Join(b.node.PodDir(sandbox), "vsock", "vsock"))
+	if err != nil {
+		return nil, nil, err
+	}
+	reader := bufio.NewReader(connection)
+	err = connection.SetDeadline(time.Now().Add(streamPatience))
+	if err == nil {
+		_, err = fmt.Fprintf(connection, "CONNECT %d\n", vsockPort)
+	}
+	if err == nil {
+		_, err = reader.ReadString('\n')
+	}
+	if err != nil {
+		connection.Close()
+		return nil, nil, fmt.Errorf("vsock port %d does not answer: %w", vsockPort, err)
+	}
+	return connection, reader, nil
+}
+
+// vsockListens waits until the image's program has begun to listen.
+func (b *bench) vsockListens(ctx context.Context, sandbox string) error {
+	return fixture.Until(ctx, streamPatience, "the program to listen", func() error {
+		connection, _, err := b.dialVsock(sandbox)
+		if err == nil {
+			connection.Close()
+		}
+		return err
+	})
 }

@@ -1,4 +1,7 @@
-//! What containers mount besides their root filesystem: objects of the pod, and volumes of the share.
+//! What containers mount besides their root filesystem: objects of the pod, and volumes.
+
+pub mod memory;
+pub mod mirror;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -71,12 +74,24 @@ pub fn enter(source: &Path) -> io::Result<()> {
     }
 }
 
-/// Unmounts volumes of the share that no container uses any more, so that the host can.
-pub fn release(names: &[String]) -> Result<(), Failed> {
-    for name in names {
-        unmount_below(&Path::new(paths::SHARE).join(SHARE_VOLUMES).join(name))?;
+/// The pod's volumes that are more than a directory of the share.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    /// Copies of volumes of the share.
+    pub mirrors: mirror::Mirrors,
+    /// Those in the guest's own memory.
+    pub memories: memory::Memories,
+}
+
+impl Volumes {
+    /// Unmounts volumes of the share that no container uses any more, so that the host can.
+    pub fn release(&self, names: &[String]) -> Result<(), Failed> {
+        for name in names {
+            self.mirrors.forget(name)?;
+            unmount_below(&Path::new(paths::SHARE).join(SHARE_VOLUMES).join(name))?;
+        }
+        drop_dentries()
     }
-    drop_dentries()
 }
 
 /// Looked-up names are references of virtio-fs: with them the host's plain umount would say "busy".

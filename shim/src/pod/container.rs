@@ -40,6 +40,7 @@ use crate::{
     volume::{
         self, Shown,
         bind::{Forbidden, look_up},
+        mirror::Limits,
         release::release,
     },
 };
@@ -329,13 +330,12 @@ async fn attach_volumes(
         directories: vec![pod.config.state_dir.clone(), pod.config.root_dir.clone()],
         except: pod.layout.run.clone(),
     };
+    let limits = Limits::from(&pod.config.volumes);
     let mut shown = Vec::new();
     for bind in spec.binds() {
         // One that hangs holds up no other container.
-        let found = look_up(&pod.host, bind.clone(), &forbidden).await?;
-        let mut volumes = sandbox.volumes.lock().await;
-        let attached = volumes.attach(&sandbox.share, found, bind, &mut held.volumes).await;
-        shown.push(attached.step(|| format!("attaching {}", bind.source.display()))?);
+        let found = look_up(&pod.host, bind.clone(), limits, &forbidden).await?;
+        shown.push(sandbox.volumes.lock().await.attach(found, bind, &mut held.volumes).await?);
     }
     Ok(shown)
 }

@@ -1,6 +1,9 @@
 //! A MicroVM that is up: what of the pod exists as long as it runs.
 
-use std::{sync::OnceLock, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +16,7 @@ use crate::{
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
-    volume::Volumes,
+    volume::{Volumes, mirror::Limits},
 };
 
 /// A running VM, and what the host holds for it.
@@ -25,7 +28,7 @@ pub struct Sandbox {
     /// How it came up.
     pub booted: Booted,
     /// The agent in it.
-    pub agent: Agent,
+    pub agent: Arc<Agent>,
     /// The VMM's process.
     pub pid: u32,
     /// What it sees of the host.
@@ -53,28 +56,30 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A VM that has just come up. None, where a part of it is missing.
+    /// A VM that has just come up; so much of a volume is mirrored. None, where a part of it is missing.
     pub fn new(
         spec: PodSpec,
         size: Size,
         booted: Booted,
         (caller, host): (Caller, HostNamespace),
+        mirrored: Limits,
         resources: Resources,
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
-        let volumes = Mutex::new(Volumes::of(resources.share_daemon?));
         let pid = vm.identity().pid.unsigned_abs();
+        let agent = Arc::new(Agent::new(vm));
+        let volumes = Volumes::new(share.clone(), resources.share_daemon?, agent.clone(), mirrored);
         Some(Self {
             spec,
             size,
             booted,
-            agent: Agent::new(vm),
+            agent,
             pid,
             share,
             layers: Mutex::default(),
             caller,
-            volumes,
+            volumes: Mutex::new(volumes),
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),

@@ -21,6 +21,10 @@ use rustix::{
 pub struct MountPoint {
     /// Where it is attached.
     pub path: PathBuf,
+    /// The directory of its file system that is seen there.
+    pub root: PathBuf,
+    /// Major and minor number of its file system.
+    pub device: (u32, u32),
     /// The file system's type.
     pub kind: String,
     /// The file system's own options (cgroup v1 names its controllers there).
@@ -50,11 +54,18 @@ fn parse(table: &[u8]) -> Vec<MountPoint> {
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let path = unescape(fields.nth(4)?);
+    let device = device(fields.nth(2)?)?;
+    let root = unescape(fields.next()?);
+    let path = unescape(fields.next()?);
     let mut after = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(after.next()?).into_owned();
     let options = String::from_utf8_lossy(after.nth(1)?).into_owned();
-    Some(MountPoint { path, kind, options })
+    Some(MountPoint { path, root, device, kind, options })
+}
+
+fn device(field: &[u8]) -> Option<(u32, u32)> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -207,6 +218,7 @@ mod tests {
         let paths: Vec<_> = points.iter().map(|point| point.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["/", "/proc", "/sys/fs/cgroup/cpu,cpuacct", "/mnt/my volume", "/run/netns/a3s-x"]);
         assert_eq!(points[2].options, "rw,cpu,cpuacct");
+        assert_eq!((points[3].device, points[4].root.to_str()), ((7, 0), Some("net:[4026532000]")));
     }
 
     #[test]

@@ -20,6 +20,12 @@ use crate::{
     },
 };
 
+use super::{
+    kubelet::{Plugin, plugin},
+    memory::{self, Memory},
+    mirror,
+};
+
 /// A lookup takes longer only where a file system hangs.
 const LOOKUP_BOUND: Duration = Duration::from_secs(20);
 
@@ -68,6 +74,8 @@ pub struct Identity {
     inode: u64,
     /// What the source's own mount forbids.
     flags: StatVfsMountFlags,
+    /// The guest has a copy of it.
+    mirrored: bool,
     /// Where other mounts lie below it: which mount it is of, and what may be done there, for each container's access
     /// to those is settled on the host.
     tree: Option<(u64, Access, bool)>,
@@ -79,7 +87,12 @@ impl Identity {
         self.tree.is_none()
     }
 
-    /// Whether the host may write to it.
+    /// Whether the guest has a copy of it.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
+    }
+
+    /// Whether even the host may not write there.
     pub fn is_read_only(&self) -> bool {
         self.flags.contains(StatVfsMountFlags::RDONLY)
     }
@@ -96,15 +109,22 @@ pub struct Found {
     pub resolved: PathBuf,
     /// The clone; read-only where the container may not write.
     pub tree: Detached,
+    /// What the guest has in its own memory instead.
+    pub memory: Option<Memory>,
 }
 
 /// Looks a source up where the host's paths mean what the caller meant.
 ///
 /// # Errors
 /// The source is not there, forbidden, or neither file nor directory.
-pub async fn look_up(host: &HostNamespace, bind: Bind, forbidden: &Forbidden) -> Result<Found> {
+pub async fn look_up(
+    host: &HostNamespace,
+    bind: Bind,
+    limits: mirror::Limits,
+    forbidden: &Forbidden,
+) -> Result<Found> {
     let object = format!("mount source {}", bind.source.display());
-    let found = match timeout(LOOKUP_BOUND, host.run(move || find(&bind))).await {
+    let found = match timeout(LOOKUP_BOUND, host.run(move || find(&bind, limits))).await {
         Ok(result) => result.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::invalid(&object, "it does not exist"),
             io::ErrorKind::Unsupported => Error::invalid(&object, error.to_string()),
@@ -125,7 +145,7 @@ pub async fn look_up(host: &HostNamespace, bind: Bind, forbidden: &Forbidden) ->
 }
 
 /// The path is looked up once: what is checked is what is attached.
-fn find(bind: &Bind) -> io::Result<Found> {
+fn find(bind: &Bind, limits: mirror::Limits) -> io::Result<Found> {
     let pinned = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let by_descriptor = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
     let resolved = fs::read_link(&by_descriptor)?;
@@ -134,7 +154,11 @@ fn find(bind: &Bind) -> io::Result<Found> {
             format!("it is the host's kernel's ({}), and the container runs on another", resolved.display());
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
-    let identity = identify(&pinned, &resolved, bind)?;
+    let mut identity = identify(&pinned, &resolved, bind)?;
+    if bind.access != Access::ReadWrite && plugin(&resolved) == Some(Plugin::Written) {
+        identity.mirrored = mirror::is_possible(&resolved, limits)?;
+    }
+    let memory = memory::find(&pinned, &resolved)?;
     let tree = Detached::clone_of(Path::new(&by_descriptor), bind.recursive)?;
     // Never shared with the host: an unmount below the clone would be one on the host.
     let propagation = if bind.follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
@@ -143,7 +167,7 @@ fn find(bind: &Bind) -> io::Result<Found> {
         let recursive = bind.access == Access::RecursiveReadOnly;
         tree.change(Attributes { set: libc::MOUNT_ATTR_RDONLY, propagation: 0, recursive })?;
     }
-    Ok(Found { kind: tree.file_type()?, identity, resolved, tree })
+    Ok(Found { kind: tree.file_type()?, identity, resolved, tree, memory })
 }
 
 fn identify(pinned: &OwnedFd, resolved: &Path, bind: &Bind) -> io::Result<Identity> {
@@ -157,7 +181,8 @@ fn identify(pinned: &OwnedFd, resolved: &Path, bind: &Bind) -> io::Result<Identi
     } else {
         None
     };
-    Ok(Identity { device: stat.st_dev, inode: stat.st_ino, flags: fstatvfs(pinned)?.f_flag, tree })
+    let flags = fstatvfs(pinned)?.f_flag;
+    Ok(Identity { device: stat.st_dev, inode: stat.st_ino, flags, mirrored: false, tree })
 }
 
 fn is_forbidden(resolved: &Path, forbidden: &Forbidden) -> bool {
