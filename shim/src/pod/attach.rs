@@ -91,7 +91,7 @@ async fn show(mut socket: UnixStream, output: Arc<Backlog>, _place: Arc<OwnedSem
         }
         // Without an end it shows that there was more.
         if !output.is_cut_off() && to_client.shutdown().await.is_ok() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     // Nothing comes this way but the client's going, also after the end.

@@ -15,7 +15,7 @@ use crate::{
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
-    volume::{Volumes, mirror::Limits},
+    volume::{Volumes, block::Blocks, mirror::Limits},
 };
 
 /// A running VM, and what the host holds for it.
@@ -36,6 +36,8 @@ pub struct Sandbox {
     pub layers: Mutex<Layers>,
     /// What of the host its containers see there.
     pub volumes: Mutex<Volumes>,
+    /// The block devices that its containers use.
+    pub blocks: Mutex<Blocks>,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -71,11 +73,12 @@ impl Sandbox {
             spec,
             size,
             booted,
-            agent,
             pid,
             share,
             layers: Mutex::default(),
             volumes: Mutex::new(volumes),
+            blocks: Mutex::new(Blocks::new(agent.clone())),
+            agent,
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),
