@@ -69,6 +69,8 @@ pub struct Input<'a> {
     pub image_volumes: &'a BTreeMap<String, Vec<PathBuf>>,
     /// What the file says that [`seccomp_file`] names.
     pub seccomp_profile: Option<&'a [u8]>,
+    /// Major and minor numbers of the block devices that it asks for, by their paths in the request.
+    pub block_devices: &'a BTreeMap<String, (i64, i64)>,
     /// Default and ceiling of the number of processes.
     pub pids: &'a Pids,
 }
@@ -103,7 +105,7 @@ pub fn container_spec(input: &Input<'_>) -> Result<ContainerSpec, SpecError> {
     linux.set_namespaces(Some(namespaces::namespaces(&security)?));
     linux.set_seccomp(seccomp::profile(&security, capabilities.bounding().as_ref(), input.seccomp_profile)?);
     linux.set_resources(Some(resources::resources(input, security.privileged)?));
-    linux.set_devices(Some(devices::devices(input.container, security.privileged)?));
+    linux.set_devices(Some(devices::devices(input, security.privileged)?));
     linux.set_masked_paths(Some(security.masked_paths()?));
     linux.set_readonly_paths(Some(security.readonly_paths()?));
     process.set_capabilities(Some(capabilities));

@@ -38,7 +38,7 @@ pub(crate) fn resources(input: &Input<'_>, privileged: bool) -> Result<LinuxReso
         .set_hugepage_limits(Some(hugepages(input, asked)?))
         .set_pids(Some(pids(input, asked)?))
         .set_unified(Some(unified(asked)?))
-        .set_devices(Some(devices::rules(input.container, privileged)?));
+        .set_devices(Some(devices::rules(input, privileged)?));
     Ok(resources)
 }
 

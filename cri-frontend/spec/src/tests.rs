@@ -77,6 +77,7 @@ impl Request {
                 "example.com/data:1".to_owned(),
                 vec!["/layers/0.erofs".into(), "/layers/1.erofs".into()],
             )]),
+            block_devices: &BTreeMap::from([("/dev/loop7".to_owned(), (7, 7))]),
             private_dirs: &["/var/lib/a3s-box".into(), "/run/a3s-box".into()],
             seccomp_profile: None,
             pids: &Pids { default: 100, max: 1000 },
@@ -690,6 +691,11 @@ fn devices_are_the_guests_own_and_every_other_one_is_refused_by_name() {
     );
     let rules = linux(&spec).resources().as_ref().unwrap().devices().clone().unwrap();
     assert!(rules[1].allow() && rules[1].access().as_deref() == Some("rw"));
+
+    let spec = with(|request| request.container.devices = vec![device("/dev/loop7", "/dev/xvda")]);
+    let disk = linux(&spec).devices().clone().unwrap().remove(0);
+    assert_eq!((disk.path().to_str(), disk.major(), disk.minor()), (Some("/dev/xvda"), 7, 7));
+    assert_eq!(disk.typ(), oci_spec::runtime::LinuxDeviceType::B);
 
     refused(&["/dev/sda"], |request| request.container.devices = vec![device("/dev/sda", "/dev/sda")]);
     refused(&["vendor.com/gpu=0"], |request| {

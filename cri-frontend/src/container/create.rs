@@ -17,7 +17,7 @@ use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
 use super::{
-    Container, ContainerRecord, ContainerState, MIRROR, cpuset, image_volume,
+    Container, ContainerRecord, ContainerState, MIRROR, block_device, cpuset, image_volume,
     record::{ImageUse, RunAs, StopSignal, unique_name},
 };
 use crate::{
@@ -131,7 +131,8 @@ async fn record(
     let pod = sandbox.record.with(|record| record.config.clone());
     let log_path = log_path(&pod, &draft.config)?;
     let seccomp_profile = read_seccomp_profile(&draft.config).await?;
-    let given = Given { image: &draft.image, volumes: &draft.volumes, seccomp_profile };
+    let disks = block_device::find(&draft.config).await?;
+    let given = Given { image: &draft.image, volumes: &draft.volumes, disks, seccomp_profile };
     let made = specify(node, sandbox, &draft.id, &draft.config, &given)?;
     let seccomp_profile = given.seccomp_profile;
     cpuset::check(&draft.config).await?;
@@ -176,6 +177,8 @@ pub(super) struct Given<'a> {
     pub image: &'a Image,
     /// Those that it mounts, by the names in the request.
     pub volumes: &'a BTreeMap<String, Image>,
+    /// The numbers of its block devices, by the paths in the request.
+    pub disks: BTreeMap<String, (i64, i64)>,
     /// The node's seccomp profile, where it asks for one.
     pub seccomp_profile: Option<Vec<u8>>,
 }
@@ -203,6 +206,7 @@ pub(super) fn specify(
         container_id: id,
         private_dirs: &private_dirs,
         image_volumes: &image_volumes,
+        block_devices: &given.disks,
         seccomp_profile: given.seccomp_profile.as_deref(),
         pids: &config.pids,
     };

@@ -1,5 +1,6 @@
 //! Containers: what runs inside a pod's MicroVM.
 
+mod block_device;
 mod cpuset;
 pub mod create;
 mod end;

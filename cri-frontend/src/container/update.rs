@@ -6,7 +6,7 @@ use a3s_box_proto::cri::LinuxContainerResources;
 use a3s_box_spec::updated;
 
 use super::{
-    Container, MIRROR, cpuset,
+    Container, MIRROR, block_device, cpuset,
     create::{Given, SPEC, encode, specify, taken_seccomp_profile},
     image_volume,
 };
@@ -45,6 +45,7 @@ async fn apply(node: &Node, container: &Container, resources: LinuxContainerReso
     let given = Given {
         image: &image,
         volumes: &image_volume::held(node, &record)?,
+        disks: block_device::find(&config).await?,
         seccomp_profile: taken_seccomp_profile(container).await?,
     };
     let spec = specify(node, &sandbox, &container.id, &config, &given)?.spec;

@@ -27,7 +27,7 @@ use crate::{
         zygote::{Conversation, Create, Reply, Request},
     },
     rootfs::{self, Rootfs, Storage, lookup::Root},
-    volume,
+    volume::{self, block::Disk},
 };
 
 /// libcontainer's work, with a large margin for a host that is busy.
@@ -46,6 +46,8 @@ pub struct Wanted {
     pub user: Option<user::Wanted>,
     /// It reads from the host.
     pub stdin: bool,
+    /// The block devices that the specification names by their numbers on the host.
+    pub disks: Vec<Disk>,
 }
 
 /// What has been made of it on the file systems.
@@ -95,7 +97,11 @@ impl Containers {
             other => other,
         })?;
         let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
-        let spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
+        let mut spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
+        for disk in wanted.disks.clone() {
+            let number = blocking(move || disk.appeared()).await.of(object)?;
+            spec::renumber(&mut spec, disk.host, number);
+        }
         let storage = Arc::clone(&self.storage);
         let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
         let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));

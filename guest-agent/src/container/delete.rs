@@ -105,15 +105,9 @@ pub(super) fn unmount_all(id: &ContainerId) -> Result<(), Failed> {
         if Instant::now() > deadline {
             return Err(Failed::because(format!("unmount {}", target.display()), "it is still in use"));
         }
-        pause(MOUNT_POLL);
+        volume::pause(MOUNT_POLL);
     }
     volume::unmount_below(&Path::new(paths::SHARE).join(SHARE_ROOTFS).join(id.as_str()))
-}
-
-/// The kernel tells nobody when the last reference to a mount has gone.
-fn pause(time: Duration) {
-    let timeout = nix::poll::PollTimeout::try_from(time).unwrap_or(nix::poll::PollTimeout::ZERO);
-    let _ = nix::poll::poll(&mut [], timeout);
 }
 
 /// Removes cgroup, writable layer, libcontainer's state and the bundle.

@@ -7,7 +7,8 @@ use a3s_box_proto::{
     ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
 };
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root, RootBuilder, Spec, User,
+    Linux, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root,
+    RootBuilder, Spec, User,
 };
 
 use super::{limits, process_spec};
@@ -181,6 +182,22 @@ fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
         return Err(wrong(format!("{destination}: source {:?} is not an absolute path", source.display())));
     }
     Ok(())
+}
+
+/// Gives a block device the number that it has in the guest.
+pub fn renumber(spec: &mut Spec, host: (i64, i64), guest: (i64, i64)) {
+    let Some(linux) = spec.linux_mut() else { return };
+    for device in linux.devices_mut().iter_mut().flatten() {
+        if device.typ() == LinuxDeviceType::B && (device.major(), device.minor()) == host {
+            device.set_major(guest.0).set_minor(guest.1);
+        }
+    }
+    let rules = linux.resources_mut().as_mut().and_then(|resources| resources.devices_mut().as_mut());
+    for rule in rules.into_iter().flatten() {
+        if rule.typ() == Some(LinuxDeviceType::B) && rule.major().zip(rule.minor()) == Some(host) {
+            rule.set_major(Some(guest.0)).set_minor(Some(guest.1));
+        }
+    }
 }
 
 /// The image that a mount shows, if it shows one.

@@ -12,7 +12,7 @@ use crate::{
     rootfs::{Wanted, erofs::is_layer_name},
     sandbox::Configuration,
     sys::tty::Size,
-    volume::{PodFiles, memory, mirror},
+    volume::{PodFiles, block::Disk, memory, mirror},
 };
 
 /// The longest name of a network device.
@@ -55,6 +55,11 @@ pub fn volume(name: String) -> Result<String, Error> {
     } else {
         Err(Error::invalid("volume", format!("{name:?} is no file name")))
     }
+}
+
+fn disk(disk: &agent::Disk) -> Result<Disk, Error> {
+    let lun = u8::try_from(disk.lun).map_err(|error| Error::invalid("disks.lun", error))?;
+    Ok(Disk { lun, host: (i64::from(disk.major), i64::from(disk.minor)) })
 }
 
 /// MirrorVolume.
@@ -106,6 +111,7 @@ pub fn size(width: u32, height: u32) -> Result<Size, Error> {
 /// CreateContainer.
 pub fn create(request: agent::CreateContainerRequest) -> Result<create::Wanted, Error> {
     Ok(create::Wanted {
+        disks: request.disks.iter().map(disk).collect::<Result<_, _>>()?,
         id: container_id(request.container_id)?,
         spec: request.spec,
         rootfs: rootfs(request.rootfs)?,

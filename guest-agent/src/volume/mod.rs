@@ -1,5 +1,6 @@
 //! What containers mount besides their root filesystem: objects of the pod, and volumes.
 
+pub mod block;
 pub mod memory;
 pub mod mirror;
 
@@ -8,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use a3s_box_proto::ports::SHARE_VOLUMES;
@@ -92,6 +94,12 @@ impl Volumes {
         }
         drop_dentries()
     }
+}
+
+/// Before looking again: the kernel tells nobody when the last reference to a mount has gone, or a disk is ready.
+pub fn pause(time: Duration) {
+    let timeout = nix::poll::PollTimeout::try_from(time).unwrap_or(nix::poll::PollTimeout::ZERO);
+    let _ = nix::poll::poll(&mut [], timeout);
 }
 
 /// Looked-up names are references of virtio-fs: with them the host's plain umount would say "busy".

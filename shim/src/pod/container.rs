@@ -9,7 +9,7 @@ use std::{
 
 use a3s_box_proto::{
     agent::{
-        CreateContainerRequest, OverlayRootfs, SharedRootfs, User, UserLookup,
+        self, CreateContainerRequest, OverlayRootfs, SharedRootfs, User, UserLookup,
         create_container_request::Rootfs as RootfsMessage,
     },
     ids::{ContainerId, ExecId},
@@ -104,6 +104,8 @@ pub struct Container {
 struct Held {
     layers: Vec<String>,
     volumes: Vec<String>,
+    /// The units of its block devices.
+    blocks: Vec<u8>,
     /// A root filesystem that the host mounts.
     mounted: bool,
 }
@@ -244,11 +246,13 @@ async fn create_in_guest(
     let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
     let volumes = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
     let images = attach_images(pod, sandbox, &wanted.id, &spec, held).await?;
+    let disks = plug_disks(pod, sandbox, &spec, held).await?;
     let request = CreateContainerRequest {
         container_id: wanted.id.to_string(),
         spec: spec.finish(&volumes, &images)?,
         rootfs: Some(rootfs),
         user: wanted.user.clone().into(),
+        disks,
         stdin: wanted.stdio.stdin.is_some() || wanted.input != Input::None,
         ..CreateContainerRequest::default()
     };
@@ -340,6 +344,22 @@ async fn attach_volumes(
     Ok(shown)
 }
 
+/// Plugs the block devices that a container uses.
+async fn plug_disks(
+    pod: &Pod,
+    sandbox: &Sandbox,
+    spec: &ContainerSpec,
+    held: &mut Held,
+) -> Result<Vec<agent::Disk>> {
+    let mut disks = Vec::new();
+    for block in spec.blocks() {
+        let lun = sandbox.blocks.lock().await.plug(&pod.host, block, &mut held.blocks).await?;
+        let (major, minor) = block.number;
+        disks.push(agent::Disk { lun: lun.into(), major, minor, ..Default::default() });
+    }
+    Ok(disks)
+}
+
 async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
     sandbox.disallow(id).await;
     sandbox.weigh(id, None).await;
@@ -349,6 +369,9 @@ async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
             warn!(container = %id, %error, "the guest did not let go of its volumes");
         }
         volume::give_back(&sandbox.share, &unused).await;
+    }
+    if !held.blocks.is_empty() {
+        sandbox.blocks.lock().await.release(&held.blocks).await;
     }
     if held.mounted
         && let Err(error) = release(sandbox.share.rootfs(id.as_str())).await

@@ -21,6 +21,7 @@ use crate::{
     volume::{
         Shown,
         bind::{Access, Bind},
+        block::{Block, Number},
     },
 };
 
@@ -100,6 +101,28 @@ impl ContainerSpec {
     /// The host paths that it mounts.
     pub fn binds(&self) -> impl ExactSizeIterator<Item = &Bind> {
         self.binds.iter().map(|(_, bind)| bind)
+    }
+
+    /// The block devices of the host that it uses.
+    pub fn blocks(&self) -> Vec<Block> {
+        let devices = self.value.pointer("/linux/devices").and_then(Value::as_array);
+        let numbers = devices.into_iter().flatten().filter(|device| device["type"] == "b").filter_map(number);
+        numbers.map(|number| Block { number, read_only: !self.may_write(number) }).collect()
+    }
+
+    /// As cgroups have it: the last rule that says something of a device counts.
+    fn may_write(&self, wanted: Number) -> bool {
+        let rules = self.value.pointer("/linux/resources/devices").and_then(Value::as_array);
+        let concerns = |rule: &&Value| {
+            let is_any =
+                |key: &str| rule[key].is_null() || rule[key].as_i64().is_some_and(|number| number < 0);
+            let is = |key: &str, number: u32| is_any(key) || rule[key].as_u64() == Some(number.into());
+            let of_kind = ["b", "a", ""].contains(&rule["type"].as_str().unwrap_or_default());
+            let of_writing = rule["access"].as_str().is_none_or(|access| access.contains('w'));
+            of_kind && of_writing && is("major", wanted.0) && is("minor", wanted.1)
+        };
+        let last = rules.into_iter().flatten().rfind(concerns);
+        last.is_some_and(|rule| rule["allow"] == true)
     }
 
     /// The layer files of each image that it mounts as a volume, the lowest first.
@@ -200,6 +223,11 @@ fn layers_of(mount: &Value) -> Vec<PathBuf> {
 
 fn layer_of(option: &Value) -> Option<&str> {
     option.as_str()?.strip_prefix(IMAGE_MOUNT_LAYER)
+}
+
+fn number(device: &Value) -> Option<Number> {
+    let number = |key: &str| u32::try_from(device[key].as_u64()?).ok();
+    Some((number("major")?, number("minor")?))
 }
 
 fn bind_of(mount: &Value) -> Result<Option<Bind>> {
@@ -306,6 +334,26 @@ mod tests {
         let error = take_cpuset(&mut json!({"cpu": {"cpus": "x"}})).unwrap_err().to_string();
         assert!(error.contains("cpus") && error.contains('x'), "{error}");
         assert_eq!(take_cpuset(&mut json!({})).unwrap(), Cpuset::default());
+    }
+
+    #[test]
+    fn a_block_device_is_as_writable_as_the_cgroup_lets_it_be() {
+        let spec = |rules: Value| {
+            let devices = json!([
+                {"path": "/dev/x", "type": "b", "major": 7, "minor": 1},
+                {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+            ]);
+            let json = json!({"linux": {"devices": devices, "resources": {"devices": rules}}}).to_string();
+            ContainerSpec::parse(json.as_bytes(), &"p1".parse().unwrap()).unwrap().blocks()
+        };
+        let block = |read_only| [Block { number: (7, 1), read_only }];
+        let none = json!({"allow": false, "access": "rwm"});
+        let own =
+            |access: &str| json!({"allow": true, "type": "b", "major": 7, "minor": 1, "access": access});
+        assert_eq!(spec(json!([none, own("rw")])), block(false));
+        assert_eq!(spec(json!([none, own("r")])), block(true));
+        assert_eq!(spec(json!([none])), block(true));
+        assert_eq!(spec(json!([{"allow": true, "access": "rwm"}])), block(false));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
-    volume::{Volumes, mirror::Limits},
+    volume::{Volumes, block::Blocks, mirror::Limits},
 };
 
 /// A running VM, and what the host holds for it.
@@ -39,6 +39,8 @@ pub struct Sandbox {
     pub caller: Caller,
     /// What of the host its containers see there.
     pub volumes: Mutex<Volumes>,
+    /// The block devices that its containers use.
+    pub blocks: Mutex<Blocks>,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -74,12 +76,13 @@ impl Sandbox {
             spec,
             size,
             booted,
-            agent,
             pid,
             share,
             layers: Mutex::default(),
             caller,
             volumes: Mutex::new(volumes),
+            blocks: Mutex::new(Blocks::new(agent.clone())),
+            agent,
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),

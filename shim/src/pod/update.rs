@@ -14,6 +14,10 @@ impl Container {
     /// A kernel refuses one of them.
     pub async fn update(&self, sandbox: &Sandbox, mut resources: Resources) -> Result<()> {
         let cpuset = take_cpuset(&mut resources)?;
+        // They name devices by the host's numbers, and no update changes them.
+        if let Some(resources) = resources.as_object_mut() {
+            resources.remove("devices");
+        }
         // The guest first: it is the one that may find something wrong.
         sandbox.agent.update(&self.id, resources.to_string().into_bytes()).await?;
         sandbox.allow(&self.id, cpuset).await

@@ -62,9 +62,36 @@ pub struct Devices {
     pub nic: Option<Nic>,
 }
 
+/// A disk that is plugged into a running VM.
+#[derive(Debug)]
+pub struct Disk {
+    /// Its unit on the guest's SCSI controller, which no other disk has; not 0.
+    pub lun: u8,
+    /// The block device, opened as it may be used.
+    pub file: File,
+    /// The VMM lets nobody write.
+    pub read_only: bool,
+}
+
+/// What comes and goes while a MicroVM runs.
+#[async_trait]
+pub trait Disks {
+    /// Plugs a disk.
+    ///
+    /// # Errors
+    /// The VMM refuses, or is gone.
+    async fn plug(&self, disk: Disk) -> io::Result<()>;
+
+    /// Unplugs a disk.
+    ///
+    /// # Errors
+    /// There is none, or the VMM is gone.
+    async fn unplug(&self, lun: u8) -> io::Result<()>;
+}
+
 /// A MicroVM that was started.
 #[async_trait]
-pub trait Vm: Send + Sync {
+pub trait Vm: Disks + Send + Sync {
     /// The VMM's process on the host.
     fn pid(&self) -> u32;
 

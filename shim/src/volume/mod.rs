@@ -1,6 +1,7 @@
 //! Volumes: directories and files of the host that containers see.
 
 pub mod bind;
+pub mod block;
 mod kubelet;
 mod memory;
 pub mod mirror;

@@ -7,6 +7,9 @@ use crate::vm::{Accelerator, Plan};
 /// The frequency of the processors' own timers, as QEMU emulates them: a count for each nanosecond.
 const LAPIC_TIMER_KHZ: u32 = 1_000_000;
 
+/// The SCSI controller.
+pub(super) const SCSI: &str = "scsi";
+
 /// The numbers under which QEMU inherits its descriptors.
 #[derive(Debug, Clone)]
 pub(super) struct Inherited {
@@ -109,6 +112,8 @@ impl Arguments {
             self.pair("-netdev", format!("tap,id=nic,fd={tap}"));
             self.pair("-device", format!("virtio-net-device,netdev=nic,mac={mac}"));
         }
+        // Block devices of containers are its disks: they come and go without PCI.
+        self.pair("-device", format!("virtio-scsi-device,id={SCSI}"));
         self.pair("-object", "rng-random,id=rng,filename=/dev/urandom");
         self.pair("-device", "virtio-rng-device,rng=rng");
     }
@@ -119,6 +124,8 @@ fn kernel_arguments(plan: &Plan) -> String {
     // Few processors agree soon: moving a process into its cgroup would wait 25 ms for an ordinary grace period.
     let mut line =
         String::from("console=ttyS0 quiet reboot=t panic=-1 dummy.numdummies=0 rcupdate.rcu_expedited=1");
+    // No disk is there at boot, and each that comes later comes with a word of the controller's.
+    line += " scsi_mod.scan=manual";
     if plan.size.hugepages > 0 {
         line += &format!(" hugepagesz=2M hugepages={}", plan.size.hugepages);
     }

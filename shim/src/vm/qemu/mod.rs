@@ -1,6 +1,7 @@
 //! QEMU's `microvm` machine: the same command line under KVM and TCG.
 
 mod arguments;
+mod hotplug;
 mod process;
 mod qmp;
 

@@ -88,6 +88,10 @@ fn channel() -> io::Result<(UnixStream, OwnedFd)> {
 }
 
 impl Qemu {
+    pub(super) fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
     /// The guest's console.
     pub fn console(&self) -> &Console {
         &self.console
