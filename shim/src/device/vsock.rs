@@ -14,6 +14,7 @@ use std::{
         unix::fs::{DirBuilderExt, chown},
     },
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,8 +26,10 @@ use rustix::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
     net::{UnixListener, UnixStream},
+    sync::Semaphore,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::sys::{
     process::{Program, Supervised},
@@ -42,6 +45,8 @@ const TX_BUFFER: u32 = 256 * 1024;
 /// The daemon makes its sockets within milliseconds.
 const START_BOUND: Duration = Duration::from_secs(10);
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
+/// Dials that a guest may leave unanswered.
+const MOST_DIALS: usize = 256;
 
 /// A running backend.
 #[derive(Debug)]
@@ -83,7 +88,7 @@ pub async fn start(program: &Path, directory: &Path, uid: u32) -> io::Result<Bac
     let vhost = connect_when_listening(&backend).await?.into_std()?;
     vhost.set_nonblocking(false)?;
     let ready = UnixListener::from_std(ready)?;
-    Ok(Backend { process, vhost: vhost.into(), connector: Connector(vsock), ready })
+    Ok(Backend { process, vhost: vhost.into(), connector: Connector::new(vsock), ready })
 }
 
 /// Removes the directory.
@@ -142,22 +147,52 @@ impl Appearance {
 /// Reaches ports of the guest. It holds the daemon's socket itself, not its name: the directory belongs to a user
 /// that is not trusted and could put another socket of the host there.
 #[derive(Debug)]
-pub struct Connector(HeldSocket);
+pub struct Connector {
+    socket: Arc<HeldSocket>,
+    /// What is being dialled.
+    dials: Arc<Semaphore>,
+    /// Ends what is being dialled with the pod.
+    gone: CancellationToken,
+}
 
 impl Connector {
+    fn new(socket: HeldSocket) -> Self {
+        let dials = Arc::new(Semaphore::new(MOST_DIALS));
+        Self { socket: Arc::new(socket), dials, gone: CancellationToken::new() }
+    }
+
     /// Connects to a port of the guest.
     ///
+    /// Whoever leaves does not end the dial: the daemon (vhost-device-vsock 0.3, `send_pkt`) dies, and the pod with it,
+    /// when the guest accepts a connection whose socket has been closed meanwhile.
+    ///
     /// # Errors
-    /// Nobody listens there, or the channel is gone.
+    /// Nobody listens there, the channel is gone, or the guest does not answer in time.
     pub async fn connect(&self, port: u32) -> io::Result<UnixStream> {
         let attempt = async {
-            let mut stream = self.0.connect().await?;
-            stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
-            expect_ok(&mut stream).await?;
-            Ok(stream)
+            let place = self.dials.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let dial = dial(self.socket.clone(), port);
+            let dialling = tokio::spawn(self.gone.clone().run_until_cancelled_owned(async move {
+                let _place = place;
+                dial.await
+            }));
+            dialling.await?.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()))
         };
         timeout(CONNECT_BOUND, attempt).await?
     }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
+}
+
+async fn dial(socket: Arc<HeldSocket>, port: u32) -> io::Result<UnixStream> {
+    let mut stream = socket.connect().await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    expect_ok(&mut stream).await?;
+    Ok(stream)
 }
 
 /// Reads `OK <number>\n` and not a byte more: the guest's first bytes may follow at once.
@@ -170,4 +205,36 @@ async fn expect_ok(stream: &mut UnixStream) -> io::Result<()> {
         line.push(stream.read_u8().await?);
     }
     if line.starts_with(b"OK ") { Ok(()) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dial_is_not_closed_before_it_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = UnixListener::bind(dir.path().join("s")).unwrap();
+        let connector = Connector::new(HeldSocket::open(&dir.path().join("s")).unwrap());
+        let mut accepted = tokio::select! {
+            _ = connector.connect(7) => panic!("nobody has answered"),
+            accepted = daemon.accept() => accepted.unwrap().0,
+        };
+        let mut asked = [0; 10];
+        accepted.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"CONNECT 7\n");
+        accepted.write_all(b"OK 7\n").await.unwrap();
+        // Then it is let go.
+        assert_eq!(accepted.read(&mut asked).await.unwrap(), 0);
+
+        let answer = async {
+            let mut accepted = daemon.accept().await.unwrap().0;
+            accepted.write_all(b"OK 8\nfirst").await.unwrap();
+            accepted
+        };
+        let (connected, _held) = tokio::join!(connector.connect(8), answer);
+        let mut first = [0; 5];
+        connected.unwrap().read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"first");
+    }
 }
