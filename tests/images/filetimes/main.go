@@ -27,26 +27,12 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) != 2 {
-		return fmt.Errorf("usage: filetimes read|cold|create PATH")
+		return fmt.Errorf("usage: filetimes read|create PATH")
 	}
 	path := arguments[1]
 	switch arguments[0] {
 	case "read":
-		return timed(func() error { return readAll(path) })
-	case "cold":
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		free, err := freeKB()
-		if err != nil {
-			return err
-		}
-		if err := timed(func() error { return readAll(path) }); err != nil {
-			return err
-		}
-		left, err := freeKB()
-		fmt.Println(free - left)
-		return err
+		return readTwice(path)
 	case "create":
 		syscall.Sync()
 		return timed(func() error { return create(path) })
@@ -60,6 +46,29 @@ func timed(work func() error) error {
 	err := work()
 	fmt.Println(time.Since(start).Nanoseconds())
 	return err
+}
+
+// readTwice reads with empty caches and then with full ones, and prints the kilobytes that are kept of it, too.
+func readTwice(path string) error {
+	if err := dropCaches(); err != nil {
+		return err
+	}
+	free, err := freeKB()
+	if err != nil {
+		return err
+	}
+	if err := timed(func() error { return readAll(path) }); err != nil {
+		return err
+	}
+	left, err := freeKB()
+	if err != nil {
+		return err
+	}
+	if err := timed(func() error { return readAll(path) }); err != nil {
+		return err
+	}
+	fmt.Println(free - left)
+	return nil
 }
 
 // readAll reads a file, or all files of a directory. It makes no more system calls than cat would: os.File's are felt here.
