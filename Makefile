@@ -49,8 +49,8 @@ stage: build ## lay out all files of a node in target/stage
 e2e: stage ## run the end-to-end tests
 	cd tests && go test -count=1 -timeout 30m ./e2e/...
 
-containerd: stage ## run pods through containerd with our shim
-	cd tests && A3S_BOX_TEST_RUNTIME=containerd go test -count=1 -timeout 30m ./e2e -run '^TestContainerd'
+containerd: stage ## run pods through containerd with our shim, and what a pod's spec says too
+	cd tests && A3S_BOX_TEST_RUNTIME=containerd go test -count=1 -timeout 30m ./e2e -run '^TestContainerd|^TestParity'
 
 test-runc: ## run the tests of what a pod's spec says against containerd and runc: does a test ask for what they do?
 	cd tests && A3S_BOX_TEST_RUNTIME=runc go test -count=1 -timeout 30m ./e2e -run '^TestParity'

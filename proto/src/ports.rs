@@ -16,8 +16,12 @@ pub const SHARE_TAG: &str = "share";
 pub const GUEST_SHARE: &str = "/run/a3s/share";
 /// Directory of the share that holds the EROFS layer files.
 pub const SHARE_LAYERS: &str = "layers";
-/// Directory of the share that holds volumes, one directory a container.
+/// Directory of the share that holds volumes: directories and files of the host, each once for all containers.
 pub const SHARE_VOLUMES: &str = "volumes";
+/// Where the guest keeps copies of volumes, under the names that they have in [`SHARE_VOLUMES`].
+pub const GUEST_MIRRORS: &str = "/run/a3s/mirrors";
+/// Where the guest has volumes in its own memory.
+pub const GUEST_MEMORY: &str = "/run/a3s/memory";
 /// Directory of the share that holds root filesystems mounted by the host.
 pub const SHARE_ROOTFS: &str = "rootfs";
 

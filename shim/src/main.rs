@@ -3,6 +3,7 @@
 
 mod agent;
 mod bootstrap;
+mod caller;
 mod cgroup;
 mod device;
 mod error;

@@ -18,7 +18,7 @@ import (
 
 const (
 	fileRounds = 3
-	filesImage = images.Host + "/a3s-box/files:1"
+	filesImage = images.Host + "/a3s-box/tree:1"
 	// Where the container has the host's directory.
 	plain = "/plain"
 	// Enough for the guest to keep what it reads.
@@ -31,7 +31,7 @@ const (
 
 // files compares the files of an image with the same on plain virtio-fs, in one container.
 func (b *bench) files(ctx context.Context) (err error) {
-	if err := b.push(ctx, filesImage, images.Files); err != nil {
+	if err := b.push(ctx, filesImage, images.Tree); err != nil {
 		return err
 	}
 	if err := b.pull(ctx, filesImage); err != nil {
@@ -39,7 +39,7 @@ func (b *bench) files(ctx context.Context) (err error) {
 	}
 	directory := b.node.Path("files")
 	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
-	if err := images.WriteFiles(directory); err != nil {
+	if err := images.WriteTree(directory); err != nil {
 		return err
 	}
 	config := b.node.PodConfig("files")
@@ -65,10 +65,10 @@ func (b *bench) files(ctx context.Context) (err error) {
 }
 
 func (b *bench) fileRound(ctx context.Context, id string, round int) error {
-	if _, err := b.fileTimes(ctx, id, "read", "/"+images.FilesDirectory, coldReadVsVirtiofs, warmReadVsVirtiofs); err != nil {
+	if _, err := b.fileTimes(ctx, id, "read", "/"+images.TreeDirectory, coldReadVsVirtiofs, warmReadVsVirtiofs); err != nil {
 		return err
 	}
-	here, err := b.fileTimes(ctx, id, "read", "/"+images.FilesLarge, seqReadVsVirtiofs)
+	here, err := b.fileTimes(ctx, id, "read", "/"+images.TreeLarge, seqReadVsVirtiofs)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (b *bench) fileTimes(ctx context.Context, id, work, path string, metrics ..
 
 // fileNumbers runs the image's program, and returns the numbers that it prints.
 func (b *bench) fileNumbers(ctx context.Context, id, work, path string) ([]float64, error) {
-	output, errput, err := b.node.Runtime.ExecSync(ctx, id, []string{images.FilesProgram, work, path}, filesPatience)
+	output, errput, err := b.node.Runtime.ExecSync(ctx, id, []string{images.TreeProgram, work, path}, filesPatience)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w: %s", work, path, err, errput)
 	}

@@ -48,7 +48,14 @@ func main() {
 }
 
 func measure(ctx context.Context, chosen []section) (results *results, err error) {
-	node, err := fixture.Start(ctx, fixture.Options{Config: fixture.Config{"log.filter": "info", "vm.default_memory_mb": 256}})
+	vsock, err := vsockImage()
+	if err != nil {
+		return nil, err
+	}
+	node, err := fixture.Start(ctx, fixture.Options{
+		Config: fixture.Config{"log.filter": "info", "vm.default_memory_mb": 256},
+		Images: []images.Image{vsock},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,10 @@ var (
 	execStreamMS    = metric{"exec_stream_ms", "ms", target{}}
 	execStdoutMiBS  = metric{"exec_stdout_mib_s", "MiB/s", target{}}
 	portForwardMiBS = metric{"port_forward_mib_s", "MiB/s", target{}}
+	// A connection over vsock with nothing else on it, from a program in the pod to the host, and the other way.
+	vsockMiBS          = metric{"vsock_mib_s", "MiB/s", target{}}
+	vsockInMiBS        = metric{"vsock_in_mib_s", "MiB/s", target{}}
+	portForwardVsVsock = metric{"port_forward_vs_vsock", "ratio", atLeast(0.4)}
 	// A streamed exec of `true`, and one that writes 256 MiB: how many times as long as on containerd with runc.
 	execVsRunc       = metric{"exec_vs_runc", "ratio", atMost(1.5)}
 	execStdoutVsRunc = metric{"exec_stdout_256m_vs_runc", "ratio", atMost(2)}
@@ -73,7 +77,7 @@ var (
 )
 
 var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB,
-	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, execVsRunc, execStdoutVsRunc,
+	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, vsockMiBS, vsockInMiBS, portForwardVsVsock, execVsRunc, execStdoutVsRunc,
 	pullMS, pullVsOverlayfs, pullVsErofs, pullRSSMB,
 	warmReadVsVirtiofs, coldReadVsVirtiofs, createFilesVsVirtiofs, seqReadVsVirtiofs, seqReadGuestMB, layers20Vs1,
 }

@@ -32,6 +32,9 @@ const (
 
 // streams measures what goes through the streaming server, in one pod.
 func (b *bench) streams(ctx context.Context) (err error) {
+	if err := b.pull(ctx, images.Vsock); err != nil {
+		return err
+	}
 	runtime, config := b.node.Runtime, b.node.PodConfig("streams")
 	sandbox, err := runtime.RunPodSandbox(ctx, config, "")
 	if err != nil {
@@ -40,8 +43,8 @@ func (b *bench) streams(ctx context.Context) (err error) {
 	defer func() {
 		err = errors.Join(err, runtime.StopPodSandbox(ctx, sandbox), runtime.RemovePodSandbox(ctx, sandbox))
 	}()
-	script := fmt.Sprintf("nc -ll -p %d -e dd if=/dev/zero bs=64k count=%d & exec cat", sentPort, sentMiB*16)
-	container := fixture.ContainerConfig("cat", images.Busybox, "sh", "-c", script)
+	script := fmt.Sprintf("%s %d %d %d & exec cat", images.VsockProgram, vsockPort, sentPort, sentMiB)
+	container := fixture.ContainerConfig("cat", images.Vsock, "sh", "-c", script)
 	container.Stdin = true
 	id, err := runtime.CreateContainer(ctx, sandbox, container, config)
 	if err != nil {
@@ -50,10 +53,22 @@ func (b *bench) streams(ctx context.Context) (err error) {
 	if err := runtime.StartContainer(ctx, id); err != nil {
 		return err
 	}
+	if err := b.vsockListens(ctx, sandbox); err != nil {
+		return err
+	}
 	for range streamRounds {
-		if err := errors.Join(b.attach(ctx, id), b.exec(ctx, id), b.forward(ctx, sandbox)); err != nil {
+		if err := errors.Join(b.attach(ctx, id), b.exec(ctx, id)); err != nil {
 			return err
 		}
+		vsock, err := b.vsock(sandbox)
+		if err != nil {
+			return err
+		}
+		forwarded, err := b.forward(ctx, sandbox)
+		if err != nil {
+			return err
+		}
+		b.add(portForwardVsVsock, forwarded/vsock)
 	}
 	return b.output(ctx, id)
 }
@@ -135,49 +150,50 @@ func run(ctx context.Context, address string, options remotecommand.StreamOption
 }
 
 // forward measures the speed of one forwarded connection.
-func (b *bench) forward(ctx context.Context, sandbox string) error {
+func (b *bench) forward(ctx context.Context, sandbox string) (speed float64, err error) {
 	response, err := b.node.Runtime.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: sandbox, Port: []int32{sentPort}})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	u, err := url.Parse(response.Url)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	transport, upgrader, err := spdy.RoundTripperFor(&rest.Config{})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u)
 	connection, _, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer connection.Close()
 	headers := http.Header{"Streamtype": {"error"}, "Port": {fmt.Sprint(sentPort)}, "Requestid": {"1"}}
 	failed, err := connection.CreateStream(headers)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	headers.Set("Streamtype", "data")
 	start := time.Now()
 	data, err := connection.CreateStream(headers)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	count, err := io.Copy(io.Discard, data)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	took := time.Since(start)
 	data.Close()
 	var message bytes.Buffer
 	_, _ = io.Copy(&message, failed)
 	if count != sentMiB<<20 {
-		return fmt.Errorf("a forwarded connection brought %d bytes of %d MiB: %s", count, sentMiB, message.String())
+		return 0, fmt.Errorf("a forwarded connection brought %d bytes of %d MiB: %s", count, sentMiB, message.String())
 	}
-	b.add(portForwardMiBS, sentMiB/took.Seconds())
-	return nil
+	speed = sentMiB / took.Seconds()
+	b.add(portForwardMiBS, speed)
+	return speed, nil
 }
 
 // counter counts the bytes that are written to it.

@@ -1,5 +1,6 @@
 // Critest runs the CRI's conformance tests, and a walk through crictl, against a node made for it. Both programs must be on PATH:
-// they are part of cri-tools, which is not to be had as a Go module. Its arguments are critest's.
+// they are part of cri-tools, which is not to be had as a Go module. Its arguments are critest's; without any it runs all tests, and
+// those of streaming once more over WebSockets.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -57,8 +59,17 @@ func run(ctx context.Context) (err error) {
 		"-image-endpoint", endpoint,
 		"-runtime-service-timeout", callTimeout.String(),
 	}
-	return command(ctx, "critest", append(arguments, os.Args[1:]...)...)
+	ways := [][]string{os.Args[1:]}
+	if len(os.Args) == 1 {
+		ways = append(ways, overWebSockets)
+	}
+	for _, way := range ways {
+		err = errors.Join(err, command(ctx, "critest", slices.Concat(arguments, way)...))
+	}
+	return err
 }
+
+var overWebSockets = []string{"-ginkgo.focus=Streaming", "-websocket-exec", "-websocket-attach", "-websocket-portforward"}
 
 func critestImages() ([]images.Image, error) {
 	cache, err := os.UserCacheDir()

@@ -100,8 +100,12 @@ func TestAttachToATerminalTypesAndResizes(t *testing.T) {
 func TestAttachManyTimesLeavesNothing(t *testing.T) {
 	p := onNode(t).runPod()
 	c := p.shell("main", "cat", withStdin(false, false))
+	deaf := p.shell("deaf", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done", withStdin(false, false))
 	before := p.shimDescriptors()
+	much := make([]byte, 1<<20)
 	for range 10 {
+		// More than the process will read.
+		deaf.attach("spdy", remotecommand.StreamOptions{Stdin: bytes.NewReader(much), Stdout: io.Discard}).end()
 		c.attach("spdy", remotecommand.StreamOptions{Stdout: io.Discard}).end()
 		c.attach("websocket", remotecommand.StreamOptions{Stdin: blocked(t), Stdout: io.Discard}).end()
 		c.attach("spdy", remotecommand.StreamOptions{Stdin: strings.NewReader("word"), Stdout: io.Discard}).end()
@@ -122,4 +126,41 @@ func (p *pod) shimDescriptors() int {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", shims[0].PID))
 	must(p.t, err)
 	return len(entries)
+}
+
+// dam is a screen on which nothing is shown before it is opened.
+type dam struct {
+	open chan struct{}
+	shown
+}
+
+func (d *dam) Write(b []byte) (int, error) {
+	<-d.open
+	return d.shown.Write(b)
+}
+
+func TestASlowClientIsCutOffAndHoldsNobodyUp(t *testing.T) {
+	p := onNode(t).runPod()
+	// More than a client may fall behind, and what sockets and the client's own library hold besides.
+	c := p.shell("main", "read line; dd if=/dev/zero bs=64k count=512 2>/dev/null; echo done; cat", withStdin(false, false))
+	slow := &dam{open: make(chan struct{})}
+	var quick shown
+	keys, typed := io.Pipe()
+	late := c.attach("spdy", remotecommand.StreamOptions{Stdout: slow})
+	early := c.attach("spdy", remotecommand.StreamOptions{Stdin: keys, Stdout: &quick})
+	_, _ = io.WriteString(typed, "go\n")
+	c.shows(&quick, "done\n")
+	equal(t, "what the quick one was shown", len(quick.String()), 512<<16+len("done\n"))
+	close(slow.open)
+	err := late.wait(t)
+	if err == nil {
+		t.Fatal("the slow client was not told that it was cut off")
+	}
+	contains(t, "the error", err.Error(), "broke off")
+	if strings.Contains(slow.String(), "done") {
+		t.Error("the slow client has the end without what came before")
+	}
+	_, _ = io.WriteString(typed, "onward\n")
+	c.shows(&quick, "onward\n")
+	early.end()
 }

@@ -30,9 +30,12 @@ func TestContainerd(t *testing.T) {
 			t.Run("container", func(t *testing.T) { p.in(t).runsAContainer() })
 			web := p.shell("web", "head -c 8388608 /dev/zero > /www/large; httpd -p 127.0.0.1:8001 -h /www; httpd -p [::1]:8002 -h /www; echo ready; exec sleep 3600")
 			web.says("ready")
-			t.Run("port-forward", func(t *testing.T) { web.in(t).isForwarded() })
-			t.Run("containerd is killed", func(t *testing.T) { web.in(t).outlivesContainerd() })
-			t.Run("the shim is killed", func(t *testing.T) { web.in(t).diesWithTheShim() })
+			part := func(name string, see func(*container)) {
+				t.Run(name, func(t *testing.T) { see(&container{p.in(t), web.id, web.config}) })
+			}
+			part("port-forward", (*container).isForwarded)
+			part("containerd is killed", (*container).outlivesContainerd)
+			part("the shim is killed", (*container).diesWithTheShim)
 		})
 	}
 }
@@ -140,9 +143,4 @@ func (c *container) diesWithTheShim() {
 		return nil
 	})
 	equal(t, "the pod", c.pod.status().State, cri.PodSandboxState_SANDBOX_NOTREADY)
-}
-
-// in is the container in a part of its test.
-func (c *container) in(t *testing.T) *container {
-	return &container{c.pod.in(t), c.id, c.config}
 }

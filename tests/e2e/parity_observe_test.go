@@ -35,9 +35,15 @@ func TestParityObserveExits(t *testing.T) {
 		status := p.shell(c.name, c.script, c.change...).exited()
 		equal(t, c.name+": exit code", status.ExitCode, c.code)
 		equal(t, c.name+": reason", status.Reason, c.reason)
-		times := []int64{before, status.CreatedAt, status.StartedAt, status.FinishedAt, time.Now().UnixNano()}
-		if !slices.IsSorted(times) {
-			t.Errorf("%s: before, created, started, finished, now are %v", c.name, times)
+		now := time.Now().UnixNano()
+		for _, at := range []int64{status.StartedAt, status.FinishedAt} {
+			if times := []int64{before, status.CreatedAt, at, now}; !slices.IsSorted(times) {
+				t.Errorf("%s: before, created, started or finished, now are %v", c.name, times)
+			}
+		}
+		// containerd notes when it has heard of a start: what is as short as this may have ended by then.
+		if n.ServedBy() == fixture.A3sBox && status.StartedAt > status.FinishedAt {
+			t.Errorf("%s: started %d, finished %d", c.name, status.StartedAt, status.FinishedAt)
 		}
 	}
 	killed := p.shell("killed", "trap '' TERM; echo ready; while :; do sleep 1; done")

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -220,17 +221,34 @@ func TestGarbageAtTheStreamingServerLeavesNothing(t *testing.T) {
 		must(t, err)
 		return len(entries)
 	}
-	before := descriptors()
-	const clients = 1000
-	var group sync.WaitGroup
-	for worker := range 8 {
-		group.Go(func() {
-			for i := range clients / 8 {
-				garbage(u.Host, worker*clients+i)
-			}
-		})
+	memory := func() int {
+		text, err := readFile(filepath.Join("/proc", fmt.Sprint(n.FrontendPID()), "status"))
+		must(t, err)
+		_, rest, _ := strings.Cut(text, "RssAnon:")
+		kb, err := strconv.Atoi(strings.Fields(rest)[0])
+		must(t, err)
+		return kb
 	}
-	group.Wait()
+	flood := func(clients int) {
+		const workers = 50
+		var group sync.WaitGroup
+		for worker := range workers {
+			group.Go(func() {
+				for i := range clients / workers {
+					garbage(u.Host, worker*clients+i)
+				}
+			})
+		}
+		group.Wait()
+	}
+	before := descriptors()
+	// What so many at once take once.
+	flood(1000)
+	taken := memory()
+	flood(9000)
+	if now := memory(); now > taken+4<<10 {
+		t.Errorf("the frontend has %d KiB of memory, %d before", now, taken)
+	}
 	n.until("the connections to be closed", func() error {
 		if now := descriptors(); now > before+4 {
 			return fmt.Errorf("%d descriptors, %d before", now, before)

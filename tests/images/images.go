@@ -3,6 +3,7 @@ package images
 
 import (
 	"fmt"
+	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -28,6 +29,10 @@ const (
 	Tools = Host + "/a3s-box/tools:1"
 	// CappedFile is a file of Tools that has the file capability cap_net_raw.
 	CappedFile = "/opt/capped"
+	// Vsock runs the program that measures a pod's channel to its host; it is not among All.
+	Vsock = Host + "/a3s-box/vsock:1"
+	// Files has /bin/files, which does to files what a shell cannot.
+	Files = Host + "/a3s-box/files:1"
 	// Pause sleeps: what other runtimes hold a pod's namespaces with.
 	Pause = Host + "/pause:3.10"
 	// Absent is in no registry.
@@ -48,6 +53,15 @@ func All() ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	programs, err := os.MkdirTemp("", "a3s-images-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(programs)
+	files, err := staticProgram("files", programs)
+	if err != nil {
+		return nil, err
+	}
 	shell := v1.Config{Cmd: []string{"sh"}}
 	withUser := func(user string) v1.Config { return v1.Config{Cmd: shell.Cmd, User: user} }
 	var made []Image
@@ -63,6 +77,7 @@ func All() ([]Image, error) {
 		{NamedUser, withUser("www-data"), nil},
 		{Pause, v1.Config{Entrypoint: []string{"sleep", "2147483647"}}, nil},
 		{Tools, shell, []*layer{tools()}},
+		{Files, shell, []*layer{newLayer().copy("bin/files", files, 0o755)}},
 	} {
 		image, err := assemble(description.config, base, description.layers)
 		if err != nil {

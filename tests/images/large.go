@@ -56,27 +56,27 @@ func largeLayer(number int) tree {
 	return files
 }
 
-// The files of Files: FilesDirectory with many small ones, and one large one.
+// The files of Tree: TreeDirectory with many small ones, and one large one.
 const (
-	FilesDirectory = "tree/small"
-	FilesLarge     = "tree/large"
-	// FilesProgram is what takes the time of reading and writing them: images/filetimes.
-	FilesProgram = "/filetimes"
-	smallFiles   = 5000
-	largeMiB     = 256
+	TreeDirectory = "tree/small"
+	TreeLarge     = "tree/large"
+	// TreeProgram is what takes the time of reading and writing them: images/filetimes.
+	TreeProgram = "/filetimes"
+	smallFiles  = 5000
+	largeMiB    = 256
 )
 
-func files() tree {
-	files := tree{{FilesLarge, largeMiB << 20}}
+func measured() tree {
+	files := tree{{TreeLarge, largeMiB << 20}}
 	for i := range smallFiles {
 		bytes := smallestBytes + int64(i*7919%32)*smallestBytes
-		files = append(files, madeFile{fmt.Sprintf("%s/%d/%d", FilesDirectory, i/filesADirectory, i), bytes})
+		files = append(files, madeFile{fmt.Sprintf("%s/%d/%d", TreeDirectory, i/filesADirectory, i), bytes})
 	}
 	return files
 }
 
-// Files is an image with those files; the program and the blob are kept in a directory.
-func Files(directory string) (v1.Image, error) {
+// Tree is an image with those files; the program and the blob are kept in a directory.
+func Tree(directory string) (v1.Image, error) {
 	program, err := staticProgram("filetimes", directory)
 	if err != nil {
 		return nil, err
@@ -85,15 +85,15 @@ func Files(directory string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	top, err := files().layer(filepath.Join(directory, "files"))
+	top, err := measured().layer(filepath.Join(directory, "files"))
 	if err != nil {
 		return nil, err
 	}
-	return assemble(v1.Config{Cmd: []string{"sh"}}, base, []*layer{newLayer().copy(FilesProgram[1:], program, 0o755)}, top)
+	return assemble(v1.Config{Cmd: []string{"sh"}}, base, []*layer{newLayer().copy(TreeProgram[1:], program, 0o755)}, top)
 }
 
-// WriteFiles puts the same files below a directory.
-func WriteFiles(directory string) error { return files().write(directory) }
+// WriteTree puts the same files below a directory.
+func WriteTree(directory string) error { return measured().write(directory) }
 
 // Stacked is a busybox of that many layers. Images of different names share none.
 func Stacked(layers int, name string) (v1.Image, error) {

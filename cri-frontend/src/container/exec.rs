@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use a3s_box_proto::ids::ExecId;
 use a3s_box_spec::exec_process;
 use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{
@@ -79,6 +80,9 @@ pub struct Exec {
     shim: Shim,
     process: serde_json::Value,
     tty: bool,
+    /// The start, which nobody's leaving interrupts: else it might run after its end was seen to.
+    starting: TaskTracker,
+    started: CancellationToken,
 }
 
 impl Exec {
@@ -104,6 +108,8 @@ impl Exec {
             id: name.parse().map_err(|error| Error::Invalid(format!("exec: {error}")))?,
             process,
             tty: streams.tty,
+            starting: TaskTracker::new(),
+            started: CancellationToken::new(),
         };
         Ok((exec, sockets))
     }
@@ -120,17 +126,31 @@ impl Exec {
     pub async fn start(&self, sockets: &Sockets) -> Result<(), Error> {
         let process = serde_json::to_vec(&self.process)
             .map_err(|error| Error::Invalid(format!("exec: cannot encode the process: {error}")))?;
-        let task = ExecTask {
-            container: &self.container.id,
-            id: &self.id,
-            process,
-            terminal: self.tty,
-            stdin: Sockets::endpoint(sockets.stdin.as_ref()),
-            stdout: Sockets::endpoint(sockets.stdout.as_ref()),
-            stderr: Sockets::endpoint(sockets.stderr.as_ref()),
-        };
-        self.shim.exec(task).await?;
-        Ok(self.shim.start(&self.container.id, Some(&self.id)).await?)
+        let (shim, container, id, terminal) =
+            (self.shim.clone(), self.container.clone(), self.id.clone(), self.tty);
+        let stdin = Sockets::endpoint(sockets.stdin.as_ref());
+        let stdout = Sockets::endpoint(sockets.stdout.as_ref());
+        let stderr = Sockets::endpoint(sockets.stderr.as_ref());
+        let starting = self.starting.spawn(async move {
+            let (container, id) = (&container.id, &id);
+            shim.exec(ExecTask { container, id, process, terminal, stdin, stdout, stderr }).await?;
+            shim.start(container, Some(id)).await
+        });
+        starting.await.map_err(|error| Error::Abandoned(error.to_string()))??;
+        self.started.cancel();
+        Ok(())
+    }
+
+    /// Waits until it has been started.
+    pub async fn started(&self) {
+        self.started.cancelled().await;
+    }
+
+    /// What remains of an output's error: before the start it is only a sign that the process cannot be started, of
+    /// which the start itself tells why.
+    pub async fn broken_off(&self, error: Error) -> Error {
+        self.started().await;
+        error
     }
 
     /// Waits for its end; its exit code.
@@ -151,12 +171,14 @@ impl Exec {
 
     /// Ends it by force, and waits until it has ended.
     pub async fn kill(&self) {
+        settled(&self.starting).await;
         let killed = self.shim.kill_exec(&self.container.id, &self.id).await;
         self.see_it_end(killed, "killed").await;
     }
 
     /// Ends it because its client has gone: hangs its terminal up, or kills it where it has none.
     pub async fn hang_up(&self) {
+        settled(&self.starting).await;
         let hung_up = self.shim.hang_up(&self.container.id, &self.id).await;
         self.see_it_end(hung_up, "hung up").await;
     }
@@ -182,7 +204,9 @@ impl Exec {
 impl Drop for Exec {
     fn drop(&mut self) {
         let (shim, container, id) = (self.shim.clone(), self.container.clone(), self.id.clone());
+        let starting = self.starting.clone();
         self.node.work.spawn(async move {
+            settled(&starting).await;
             match shim.delete(&container.id, Some(&id)).await {
                 Err(error) if !error.is_not_found() => {
                     warn!(container = %container.id, exec = %id, %error, "an ended exec cannot be deleted");
@@ -191,4 +215,10 @@ impl Drop for Exec {
             }
         });
     }
+}
+
+/// Waits until an exec is no longer being started: the shim and the agent have bounds for that.
+async fn settled(starting: &TaskTracker) {
+    starting.close();
+    starting.wait().await;
 }

@@ -55,7 +55,13 @@ async fn run(
         }
     };
     tokio::select! {
-        result = complete(&exec, &sockets) => result,
+        result = complete(&exec, &sockets) => {
+            if result.is_err() {
+                // It may run all the same, with nobody who reads its output.
+                exec.kill().await;
+            }
+            result
+        }
         () = overdue => {
             exec.kill().await;
             let bound = limit.unwrap_or_default();
@@ -82,7 +88,7 @@ async fn complete(exec: &Exec, sockets: &Sockets) -> Result<Outcome, Error> {
         code
     };
     let reading = async {
-        tokio::join!(
+        tokio::try_join!(
             stdout.fill(sockets.stdout.as_ref(), &budget),
             stderr.fill(sockets.stderr.as_ref(), &budget)
         )
@@ -92,8 +98,13 @@ async fn complete(exec: &Exec, sockets: &Sockets) -> Result<Outcome, Error> {
         sleep(DRAIN).await;
     };
     let whole = async {
-        tokio::select! { _ = reading => {} () = drained => {} }
-        Ok(())
+        tokio::select! {
+            read = reading => match read {
+                Ok(_) => Ok(()),
+                Err(error) => Err(exec.broken_off(error).await),
+            },
+            () = drained => Ok(()),
+        }
     };
     // An exec that cannot even begin has no output to wait for.
     let (exit_code, ()) = tokio::try_join!(running, whole)?;

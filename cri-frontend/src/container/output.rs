@@ -5,10 +5,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tracing::warn;
+use bytes::BytesMut;
 
-use super::shim_socket::ShimSocket;
+use super::shim_socket::{Output, ShimSocket};
+use crate::error::Error;
 
 /// One read.
 const CHUNK: usize = 16 * 1024;
@@ -40,15 +40,16 @@ pub struct Capture {
 
 impl Capture {
     /// Reads to the stream's end. What was read is kept also if this is cut short.
-    pub async fn fill(&mut self, socket: Option<&ShimSocket>, budget: &Budget) {
-        let Some(socket) = socket else { return };
-        let result = match socket.accept().await {
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn fill(&mut self, socket: Option<&ShimSocket>, budget: &Budget) -> Result<(), Error> {
+        let Some(socket) = socket else { return Ok(()) };
+        let filled = match socket.accept_output().await {
             Ok(stream) => keep(stream, &mut self.kept, budget).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = result {
-            warn!(path = %socket.path().display(), %error, "the output of an exec is cut short");
-        }
+        filled.map_err(Error::file("read an exec's output at", socket.path()))
     }
 
     /// What was kept.
@@ -57,10 +58,11 @@ impl Capture {
     }
 }
 
-async fn keep(mut stream: impl AsyncRead + Unpin, kept: &mut Vec<u8>, budget: &Budget) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
+async fn keep(mut output: Output, kept: &mut Vec<u8>, budget: &Budget) -> io::Result<()> {
+    let mut chunk = BytesMut::with_capacity(CHUNK);
     loop {
-        let count = stream.read(&mut chunk).await?;
+        chunk.clear();
+        let count = output.read(&mut chunk).await?;
         if count == 0 {
             return Ok(());
         }
@@ -70,20 +72,33 @@ async fn keep(mut stream: impl AsyncRead + Unpin, kept: &mut Vec<u8>, budget: &B
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
     async fn both_streams_share_one_bound_and_the_rest_is_drained() {
+        let dir = tempfile::tempdir().unwrap();
         let budget = Budget::new(100_000);
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        keep(&vec![1u8; 90_000][..], &mut first, &budget).await.unwrap();
-        keep(&vec![2u8; 90_000][..], &mut second, &budget).await.unwrap();
-        assert_eq!((first.len(), second.len()), (90_000, 10_000));
+        let mut lengths = Vec::new();
+        for name in ["out", "err"] {
+            let socket = ShimSocket::listen(dir.path().join(name)).unwrap();
+            let mut capture = Capture::default();
+            let writing = async {
+                let mut shim = tokio::net::UnixStream::connect(socket.path()).await.unwrap();
+                shim.write_all(&vec![1; 90_000]).await.unwrap();
+                shim.shutdown().await.unwrap();
+                shim
+            };
+            let (filled, _held) = tokio::join!(capture.fill(Some(&socket), &budget), writing);
+            filled.unwrap();
+            lengths.push(capture.take().len());
+        }
+        assert_eq!(lengths, [90_000, 10_000]);
     }
 
     #[tokio::test]
     async fn what_was_read_is_kept_when_cut_short() {
-        use tokio::io::AsyncWriteExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let socket = ShimSocket::listen(path.clone()).unwrap();
@@ -95,7 +110,7 @@ mod tests {
             let mut filling = std::pin::pin!(capture.fill(Some(&socket), &budget));
             while budget.0.load(Ordering::Relaxed) == 1000 {
                 tokio::select! {
-                    () = &mut filling => panic!("the stream has not ended"),
+                    _ = &mut filling => panic!("the stream has not ended"),
                     () = tokio::task::yield_now() => {}
                 }
             }

@@ -49,11 +49,12 @@ async fn join(node: &Arc<Node>, wanted: &request::Attach, client: &mut Client) -
     // The shim ends each stream with the process.
     let never = CancellationToken::new();
     let outputs = async {
-        tokio::join!(
+        tokio::try_join!(
             copy::output(sockets.stdout.as_ref(), client.stdout.as_mut(), &never),
             copy::output(sockets.stderr.as_ref(), client.stderr.as_mut(), &never),
-        );
+        )?;
         until(has_output).await;
+        Ok(())
     };
     let beside = async {
         tokio::join!(
@@ -62,8 +63,7 @@ async fn join(node: &Arc<Node>, wanted: &request::Attach, client: &mut Client) -
         );
         until(!has_output).await;
     };
-    tokio::select! { () = outputs => {} () = beside => {} }
-    Ok(())
+    tokio::select! { shown = outputs => shown, () = beside => Ok(()) }
 }
 
 /// Goes on where this end is that of the session, and never where the other one is.

@@ -9,10 +9,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::output::{Input, Output};
-use crate::container::shim_socket::ShimSocket;
+use crate::{container::shim_socket::ShimSocket, error::Error};
 
 /// One read.
 const CHUNK: usize = 64 * 1024;
@@ -24,9 +23,17 @@ const SILENCE: Duration = Duration::from_secs(2);
 const SILENCES: Duration = Duration::from_secs(10);
 
 /// Carries an output to its end. `ended` says that the process has ended.
-pub async fn output(socket: Option<&ShimSocket>, client: Option<&mut Output>, ended: &CancellationToken) {
-    let (Some(socket), Some(client)) = (socket, client) else { return };
-    let Ok(mut stream) = socket.accept().await else { return };
+///
+/// # Errors
+/// It broke off.
+pub async fn output(
+    socket: Option<&ShimSocket>,
+    client: Option<&mut Output>,
+    ended: &CancellationToken,
+) -> Result<(), Error> {
+    let (Some(socket), Some(client)) = (socket, client) else { return Ok(()) };
+    let broken = || Error::file("read a process's output at", socket.path());
+    let mut stream = socket.accept_output().await.map_err(broken())?;
     let mut buffer = BytesMut::new();
     let mut patience = SILENCES;
     loop {
@@ -38,23 +45,18 @@ pub async fn output(socket: Option<&ShimSocket>, client: Option<&mut Output>, en
         let waits_since = ended.is_cancelled().then(Instant::now);
         let read = tokio::select! {
             biased;
-            read = stream.read_buf(&mut buffer) => read,
-            () = silent => return,
+            read = stream.read(&mut buffer) => read,
+            () = silent => return Ok(()),
         };
         if let Some(since) = waits_since {
             patience = patience.saturating_sub(since.elapsed());
         }
-        match read {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => {
-                debug!(path = %socket.path().display(), %error, "an output broke off");
-                return;
-            }
+        if read.map_err(broken())? == 0 {
+            return Ok(());
         }
         if client.send(buffer.split().freeze()).await.is_err() {
             // The client wants no more of it: the shim hears it by the socket's end.
-            return;
+            return Ok(());
         }
     }
 }

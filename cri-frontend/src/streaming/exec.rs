@@ -50,7 +50,11 @@ async fn converse(mut exec: Exec, sockets: Sockets, client: &mut Client) -> Opti
     match result {
         Some(Ok(0)) => Some(Status::Success),
         Some(Ok(code)) => Some(Status::Exit(code)),
-        Some(Err(error)) => Some(failure(&error)),
+        Some(Err(error)) => {
+            // It may run all the same, with nobody who reads its output.
+            exec.hang_up().await;
+            Some(failure(&error))
+        }
         None => {
             debug!(container = %exec.container.id, exec = %exec.id, "an exec's client has gone");
             exec.hang_up().await;
@@ -67,26 +71,28 @@ async fn complete(
     stdin: Option<Input>,
     sizes: Option<&mut Sizes<Input>>,
 ) -> Result<i32, Error> {
-    let (started, ended) = (CancellationToken::new(), CancellationToken::new());
+    let ended = CancellationToken::new();
     let process = async {
         exec.start(sockets).await?;
-        started.cancel();
         let code = exec.wait().await;
         ended.cancel();
         code
     };
     let outputs = async {
-        tokio::join!(
+        let carried = tokio::try_join!(
             copy::output(sockets.stdout.as_ref(), client.stdout.as_mut(), &ended),
             copy::output(sockets.stderr.as_ref(), client.stderr.as_mut(), &ended),
         );
-        Ok(())
+        match carried {
+            Ok(_) => Ok(()),
+            Err(error) => Err(exec.broken_off(error).await),
+        }
     };
     let whole = async { tokio::try_join!(process, outputs) };
     // Neither the input's end nor that of the sizes is the session's.
     let beside = async {
         let resizing = async {
-            started.cancelled().await;
+            exec.started().await;
             resize(exec, sizes).await;
         };
         tokio::join!(copy::input(sockets.stdin.as_ref(), stdin), resizing);

@@ -8,14 +8,14 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     STREAM_CREATION, forward,
     output::{Input, Output},
     request, spdy,
     tunnel::Tunnel,
-    upgrade::{Offer, Upgrade},
+    upgrade::{Offer, Refusal, Upgrade},
     websocket::{self, Codec},
 };
 use crate::{node::Node, sandbox::Sandbox};
@@ -31,6 +31,16 @@ pub const OFFER: Offer = Offer {
 
 /// Ports that one WebSocket may forward: two channels each, of 256 with one to spare.
 const MOST_PORTS: usize = 127;
+
+/// Whether there is a channel for each port, where channels are agreed upon: SPDY's clients name ports themselves.
+pub fn fits(wanted: &request::PortForward, agreed: &Upgrade) -> Result<(), Refusal> {
+    let count = wanted.ports.len();
+    match agreed {
+        Upgrade::Spdy(_) | Upgrade::WebSocket { protocol: Some(TUNNEL), .. } => Ok(()),
+        Upgrade::WebSocket { .. } if (1..=MOST_PORTS).contains(&count) => Ok(()),
+        Upgrade::WebSocket { .. } => Err(Refusal::Ports { count, most: MOST_PORTS }),
+    }
+}
 
 /// Serves a client until it leaves.
 pub async fn serve(
@@ -148,10 +158,6 @@ async fn over_channels(
     connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
     let ports = &wanted.ports;
-    if ports.is_empty() || ports.len() > MOST_PORTS {
-        warn!(sandbox = %wanted.sandbox.id, ports = ports.len(), most = MOST_PORTS, "not forwarded: channels need the ports in the call");
-        return;
-    }
     let read: Vec<bool> = ports.iter().flat_map(|_| [true, false]).collect();
     let (mut channels, transport) =
         websocket::open(connection, codec, &read, node.streaming.idle_timeout).await;

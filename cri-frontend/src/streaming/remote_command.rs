@@ -73,7 +73,7 @@ impl Client {
         let Self { stdin, stdout, stderr, sizes, mut error, backward, format, transport } = self;
         if let Some(text) = status.encode(format) {
             // The client may have gone.
-            let _ = timeout(STREAM_CREATION, error.send(text.into())).await;
+            let _ = transport.patiently(error.send(text.into())).await;
         }
         for output in [stdout, stderr, Some(error)].into_iter().flatten().chain(backward) {
             output.finish();

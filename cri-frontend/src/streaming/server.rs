@@ -83,7 +83,8 @@ pub async fn serve(node: Arc<Node>, listening: Listening) {
                 warn!(%peer, most = MOST_CONNECTIONS, "a streaming client was turned away: too many connections");
                 continue;
             };
-            let connection = Connection { node: node.clone(), peer, _place: Arc::new(place) };
+            let sessions = connections.clone();
+            let connection = Connection { node: node.clone(), peer, sessions, _place: Arc::new(place) };
             let ended = node.shutdown.clone().cancelled_owned();
             let tls = tls.clone();
             connections.spawn(async move {
@@ -95,6 +96,9 @@ pub async fn serve(node: Arc<Node>, listening: Listening) {
         }
     };
     tokio::select! { () = accepting => {} () = node.shutdown.cancelled() => {} }
+    // Each ends with the node's shutdown.
+    connections.close();
+    connections.wait().await;
 }
 
 /// A client's connection.
@@ -102,6 +106,8 @@ pub async fn serve(node: Arc<Node>, listening: Listening) {
 struct Connection {
     node: Arc<Node>,
     peer: SocketAddr,
+    /// Where the session runs that the connection becomes.
+    sessions: TaskTracker,
     /// Kept by the session that the connection becomes.
     _place: Arc<OwnedSemaphorePermit>,
 }
@@ -164,15 +170,20 @@ impl Connection {
             Ok(agreed) => agreed,
             Err(refusal) => return refuse_upgrade(&refusal, offer),
         };
-        let Some(wanted) = self.node.streaming.tokens.take(kind, token) else {
-            let why =
-                "no request waits under this token: it was used, is over a minute old, or was never given";
-            return refuse(StatusCode::NOT_FOUND, why);
+        let taken = self.node.streaming.tokens.take(kind, token, |wanted| fits(wanted, &agreed));
+        let wanted = match taken {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => {
+                let why = "no request waits under this token: it was used, is over a minute old, or was never given";
+                return refuse(StatusCode::NOT_FOUND, why);
+            }
+            Err(refusal) => return refuse_upgrade(&refusal, offer),
         };
         let answer = switching(&agreed);
         let upgraded = hyper::upgrade::on(&mut request);
         let node = self.node.clone();
-        tokio::spawn(async move {
+        let sessions = self.sessions.clone();
+        sessions.spawn(async move {
             let ended = node.shutdown.clone().cancelled_owned();
             let session = async {
                 match upgraded.await {
@@ -183,6 +194,14 @@ impl Connection {
             tokio::select! { () = session => {} () = ended => {} }
         });
         answer
+    }
+}
+
+/// Whether what was agreed upon can carry what the call asked for.
+fn fits(wanted: &Request, agreed: &Upgrade) -> Result<(), upgrade::Refusal> {
+    match wanted {
+        Request::Exec(_) | Request::Attach(_) => Ok(()),
+        Request::PortForward(wanted) => port_forward::fits(wanted, agreed),
     }
 }
 

@@ -6,7 +6,7 @@ use a3s_box_spdy::{Config, Headers, Incoming, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::transport::Transport;
+use super::transport::{Transport, Watched};
 
 /// The header that says what a stream is for.
 const STREAM_TYPE: &str = "streamtype";
@@ -17,14 +17,15 @@ pub fn open(
     idle: Duration,
 ) -> (Session, Transport) {
     let config = Config { idle_timeout: Some(idle), ..Config::default() };
+    let (connection, writing) = Watched::new(connection);
     let (session, driver) = Session::new(connection, &config);
-    let transport = Transport::run(async move {
+    let driver = async move {
         match driver.run().await {
             Ok(ended) => debug!(?ended, "a SPDY connection ended"),
             Err(error) => debug!(%error, "a SPDY connection ended"),
         }
-    });
-    (session, transport)
+    };
+    (session, Transport::run(driver, writing))
 }
 
 /// What a stream says that it is for.

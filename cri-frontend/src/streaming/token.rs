@@ -54,14 +54,23 @@ impl<R> Tokens<R> {
         Ok(token)
     }
 
-    /// Takes a request out, if the token is one of that kind and in time. Any other token stays what it was.
-    pub fn take(&self, kind: &str, token: &str) -> Option<R> {
+    /// Takes a request out, if the token is one of that kind and in time, and the check passes. Any other token stays
+    /// what it was.
+    ///
+    /// # Errors
+    /// The check's.
+    pub fn take<E>(
+        &self,
+        kind: &str,
+        token: &str,
+        check: impl FnOnce(&R) -> Result<(), E>,
+    ) -> Result<Option<R>, E> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.get(token)?.kind != kind {
-            return None;
+        match waiting.get(token) {
+            Some(found) if found.kind == kind && found.until > Instant::now() => check(&found.request)?,
+            _ => return Ok(None),
         }
-        let taken = waiting.remove(token)?;
-        (taken.until > Instant::now()).then_some(taken.request)
+        Ok(waiting.remove(token).map(|taken| taken.request))
     }
 }
 
@@ -72,16 +81,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_is_good_once_for_its_kind_and_for_a_minute() {
         let tokens = Tokens::<u32>::default();
+        let take = |kind, token| tokens.take(kind, token, |_| Ok::<(), ()>(())).unwrap();
         let token = tokens.issue("portforward", 7).unwrap();
         assert!(token.len() >= 32);
-        assert!(tokens.take("exec", &token).is_none(), "of another kind");
-        assert!(tokens.take("portforward", "guessed").is_none());
-        assert!(tokens.take("portforward", &token).is_some(), "and not burnt by that");
-        assert!(tokens.take("portforward", &token).is_none(), "used");
+        assert!(take("exec", &token).is_none(), "of another kind");
+        assert!(take("portforward", "guessed").is_none());
+        assert_eq!(tokens.take("portforward", &token, |seven| Err::<(), u32>(*seven)), Err(7));
+        assert!(take("portforward", &token).is_some(), "and not burnt by that");
+        assert!(take("portforward", &token).is_none(), "used");
 
         let late = tokens.issue("portforward", 7).unwrap();
         tokio::time::advance(LIFE + Duration::from_millis(1)).await;
-        assert!(tokens.take("portforward", &late).is_none());
+        assert!(take("portforward", &late).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,13 +53,21 @@ pub enum Refusal {
         /// What there is.
         served: &'static [&'static str],
     },
+    /// Channels that the call's ports cannot be given.
+    #[error("port-forward by channels takes 1 to {most} ports from the call, which has {count}")]
+    Ports {
+        /// How many the call has.
+        count: usize,
+        /// How many there are channels for.
+        most: usize,
+    },
 }
 
 impl Refusal {
     /// The HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoUpgrade(_) | Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::NoUpgrade(_) | Self::Handshake(_) | Self::Ports { .. } => StatusCode::BAD_REQUEST,
             Self::Protocol { .. } => StatusCode::FORBIDDEN,
         }
     }

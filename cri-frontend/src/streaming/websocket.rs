@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 };
 use tracing::debug;
 
-use super::transport::{Activity, Transport};
+use super::transport::{Activity, Transport, Watched};
 
 /// The longest message that is taken: clients send 32 KiB at once.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -132,8 +132,9 @@ pub async fn open(
         pipes.push(far);
     }
     let (queue, messages) = mpsc::channel(QUEUE);
+    let (connection, writing) = Watched::new(connection);
     let stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config())).await;
-    let transport = Transport::run(drive(stream, codec, pipes, messages, idle));
+    let transport = Transport::run(drive(stream, codec, pipes, messages, idle), writing);
     (Channels { inputs, codec, queue }, transport)
 }
 

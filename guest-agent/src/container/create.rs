@@ -27,6 +27,7 @@ use crate::{
         zygote::{Conversation, Create, Reply, Request},
     },
     rootfs::{self, Rootfs, Storage, lookup::Root},
+    volume,
 };
 
 /// libcontainer's work, with a large margin for a host that is busy.
@@ -283,7 +284,7 @@ fn complete(
         if let Some(volume) = spec::image_volume(mount)? {
             spec::show(mount, storage.image_volume(&volume).of(object)?);
         }
-        check_source(mount).of(object)?;
+        enter_source(mount).of(object)?;
     }
     let file = paths::bundle(id).join("config.json");
     let json = serde_json::to_vec(&spec::for_libcontainer(&spec))
@@ -294,11 +295,11 @@ fn complete(
 }
 
 /// libcontainer would only say that it could not prepare the root filesystem.
-fn check_source(mount: &Mount) -> Result<(), Failed> {
+fn enter_source(mount: &Mount) -> Result<(), Failed> {
     if let Some(source) = mount.source()
         && spec::is_bind(mount)
     {
-        fs::symlink_metadata(source)
+        volume::enter(source)
             .step(|| format!("mount {} at {}", source.display(), mount.destination().display()))?;
     }
     Ok(())

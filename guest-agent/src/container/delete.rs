@@ -9,7 +9,7 @@ use std::{
 
 use a3s_box_proto::{
     ids::{ContainerId, ExecId},
-    ports::{SHARE_ROOTFS, SHARE_VOLUMES},
+    ports::SHARE_ROOTFS,
 };
 
 use super::{Container, Containers, State};
@@ -48,7 +48,7 @@ impl Containers {
         let work = move || {
             clear_processes(&cgroup)?;
             unmount_all(&id)?;
-            drop_dentries()
+            volume::drop_dentries()
         };
         blocking(work).await.of(|| container.object())?;
         *state = State::Released;
@@ -107,21 +107,13 @@ pub(super) fn unmount_all(id: &ContainerId) -> Result<(), Failed> {
         }
         pause(MOUNT_POLL);
     }
-    for kind in [SHARE_VOLUMES, SHARE_ROOTFS] {
-        volume::unmount_below(&Path::new(paths::SHARE).join(kind).join(id.as_str()))?;
-    }
-    Ok(())
+    volume::unmount_below(&Path::new(paths::SHARE).join(SHARE_ROOTFS).join(id.as_str()))
 }
 
 /// The kernel tells nobody when the last reference to a mount has gone.
 fn pause(time: Duration) {
     let timeout = nix::poll::PollTimeout::try_from(time).unwrap_or(nix::poll::PollTimeout::ZERO);
     let _ = nix::poll::poll(&mut [], timeout);
-}
-
-/// Looked-up names are references of virtio-fs: with them the host's plain umount would say "busy".
-fn drop_dentries() -> Result<(), Failed> {
-    fs::write("/proc/sys/vm/drop_caches", "2").step(|| "drop dentries".to_owned())
 }
 
 /// Removes cgroup, writable layer, libcontainer's state and the bundle.

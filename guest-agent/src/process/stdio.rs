@@ -8,7 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use nix::{fcntl::OFlag, unistd::pipe2};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::pipe2,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::unix::pipe,
@@ -43,9 +46,13 @@ fn open_null() -> Result<OwnedFd, Failed> {
     Ok(null.into())
 }
 
+/// What a pipe holds: four times what is usual, so that a process that writes much is changed for the agent less often.
+const PIPE_BYTES: i32 = 256 * 1024;
+
 /// A pipe that belongs to the process's user, who opens it again as /dev/stdout or /dev/stderr.
 fn make_pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd), Failed> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe".to_owned())?;
+    fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).step(|| "widen a pipe".to_owned())?;
     for end in [read.as_fd(), write.as_fd()] {
         nix::unistd::fchown(end, Some(uid.into()), Some(gid.into()))
             .step(|| "give a pipe to the user".to_owned())?;

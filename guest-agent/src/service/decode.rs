@@ -12,7 +12,7 @@ use crate::{
     rootfs::{Wanted, erofs::is_layer_name},
     sandbox::Configuration,
     sys::tty::Size,
-    volume::PodFiles,
+    volume::{PodFiles, memory, mirror},
 };
 
 /// The longest name of a network device.
@@ -46,6 +46,45 @@ pub fn container_id(id: String) -> Result<ContainerId, Error> {
 
 fn exec_id(id: String) -> Result<ExecId, Error> {
     id.try_into().map_err(|error| Error::invalid("exec_id", error))
+}
+
+/// A volume's file name.
+pub fn volume(name: String) -> Result<String, Error> {
+    if is_layer_name(&name) {
+        Ok(name)
+    } else {
+        Err(Error::invalid("volume", format!("{name:?} is no file name")))
+    }
+}
+
+/// MirrorVolume.
+pub fn mirror(request: agent::MirrorVolumeRequest) -> Result<mirror::Wanted, Error> {
+    let is_hidden_name = |name: &str| name.len() > 2 && name.starts_with("..") && !name.contains(['/', '\0']);
+    if !is_hidden_name(&request.data) {
+        return Err(Error::invalid("data", format!("{:?} is no directory of an AtomicWriter", request.data)));
+    }
+    let limits = mirror::Limits { bytes: request.max_bytes, entries: request.max_entries };
+    Ok(mirror::Wanted { name: volume(request.name)?, data: request.data, limits })
+}
+
+/// ProvideMemory.
+pub fn memory(request: agent::ProvideMemoryRequest) -> Result<memory::Wanted, Error> {
+    let directory = |directory: agent::Directory| memory::Directory {
+        path: directory.path.into(),
+        mode: directory.mode & 0o7777,
+        uid: directory.uid,
+        gid: directory.gid,
+    };
+    let shown = match request.path.is_empty() {
+        true => None,
+        false => Some((request.path.into(), volume(request.shown)?)),
+    };
+    Ok(memory::Wanted {
+        name: volume(request.name)?,
+        bytes: request.bytes,
+        directories: request.directories.into_iter().map(directory).collect(),
+        shown,
+    })
 }
 
 /// A signal's number; 0 only asks whether the process is there.

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use a3s_box_proto::stream::MAX_PACKET;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -14,11 +15,6 @@ use tokio::{
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use crate::error::{Failed, Step};
-
-/// The most that is written at once. Linux (since 6.12.43) puts more than 32 KiB less its overheads into several
-/// buffers of one packet, and rust-vmm's vhost-device-vsock (virtio-vsock 0.10, `from_tx_virtq_chain`) drops a packet
-/// that has more than one: bytes would be missing in the middle of a stream.
-const MAX_WRITE: usize = 28 * 1024;
 
 /// A listening port with a bound on its connections.
 #[derive(Debug)]
@@ -70,7 +66,7 @@ impl AsyncRead for HostConnection {
 
 impl AsyncWrite for HostConnection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let bytes = &bytes[..bytes.len().min(MAX_WRITE)];
+        let bytes = &bytes[..bytes.len().min(MAX_PACKET)];
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 

@@ -15,7 +15,13 @@ use async_trait::async_trait;
 use ttrpc::asynchronous::TtrpcContext;
 
 use self::{decode::Target, status::to_ttrpc};
-use crate::{clock, container::Containers, error::For, error::Object, sandbox::Sandbox};
+use crate::{
+    clock,
+    container::Containers,
+    error::{For, Object, blocking},
+    sandbox::Sandbox,
+    volume::Volumes,
+};
 
 type Answer<T> = ttrpc::Result<T>;
 
@@ -26,6 +32,8 @@ pub struct Agent {
     pub containers: Arc<Containers>,
     /// The pod as a whole.
     pub sandbox: Arc<Sandbox>,
+    /// The pod's volumes.
+    pub volumes: Arc<Volumes>,
 }
 
 /// Does a call's work whether or not its caller stays: a channel that breaks in the middle must not leave half a
@@ -187,6 +195,48 @@ impl agent_ttrpc::Agent for Agent {
             let container = containers.get(&decode::container_id(request.container_id)?)?;
             containers.release(&container).await?;
             Ok(agent::ReleaseContainerResponse::new())
+        })
+        .await
+    }
+
+    async fn mirror_volume(
+        &self,
+        _: &TtrpcContext,
+        request: agent::MirrorVolumeRequest,
+    ) -> Answer<agent::MirrorVolumeResponse> {
+        let volumes = Arc::clone(&self.volumes);
+        to_the_end(async move {
+            let wanted = decode::mirror(request)?;
+            blocking(move || volumes.mirrors.replay(&wanted)).await.of(|| Object::Sandbox)?;
+            Ok(agent::MirrorVolumeResponse::new())
+        })
+        .await
+    }
+
+    async fn provide_memory(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ProvideMemoryRequest,
+    ) -> Answer<agent::ProvideMemoryResponse> {
+        let volumes = Arc::clone(&self.volumes);
+        to_the_end(async move {
+            let wanted = decode::memory(request)?;
+            blocking(move || volumes.memories.provide(&wanted)).await.of(|| Object::Sandbox)?;
+            Ok(agent::ProvideMemoryResponse::new())
+        })
+        .await
+    }
+
+    async fn release_volumes(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ReleaseVolumesRequest,
+    ) -> Answer<agent::ReleaseVolumesResponse> {
+        let volumes = Arc::clone(&self.volumes);
+        to_the_end(async move {
+            let names = request.names.into_iter().map(decode::volume).collect::<Result<Vec<_>, _>>()?;
+            blocking(move || volumes.release(&names)).await.of(|| Object::Sandbox)?;
+            Ok(agent::ReleaseVolumesResponse::new())
         })
         .await
     }

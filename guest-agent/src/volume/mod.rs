@@ -1,11 +1,16 @@
-//! What containers mount besides their root filesystem: objects of the pod, and volumes of the share.
+//! What containers mount besides their root filesystem: objects of the pod, and volumes.
+
+pub mod memory;
+pub mod mirror;
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use a3s_box_proto::ports::SHARE_VOLUMES;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::{
@@ -56,6 +61,42 @@ pub fn provide(files: &PodFiles) -> Result<(), Failed> {
         flags |= MsFlags::MS_REMOUNT;
     }
     mount_one("shm", &shm, "tmpfs", flags, &format!("mode=1777{size}"))
+}
+
+/// Walks into what a bind mount shows. A directory of the share becomes a mount of its own when that is done first:
+/// here, once for all containers. Each of them doing so by itself would get a file system of its own, which shares no
+/// cache, lock, socket or pipe with those of the others.
+pub fn enter(source: &Path) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    match OpenOptions::new().read(true).custom_flags(flags).open(source) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+        opened => opened.map(drop),
+    }
+}
+
+/// The pod's volumes that are more than a directory of the share.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    /// Copies of volumes of the share.
+    pub mirrors: mirror::Mirrors,
+    /// Those in the guest's own memory.
+    pub memories: memory::Memories,
+}
+
+impl Volumes {
+    /// Unmounts volumes of the share that no container uses any more, so that the host can.
+    pub fn release(&self, names: &[String]) -> Result<(), Failed> {
+        for name in names {
+            self.mirrors.forget(name)?;
+            unmount_below(&Path::new(paths::SHARE).join(SHARE_VOLUMES).join(name))?;
+        }
+        drop_dentries()
+    }
+}
+
+/// Looked-up names are references of virtio-fs: with them the host's plain umount would say "busy".
+pub fn drop_dentries() -> Result<(), Failed> {
+    fs::write("/proc/sys/vm/drop_caches", "2").step(|| "drop dentries".to_owned())
 }
 
 /// Unmounts what virtio-fs mounted by itself below a directory of the share: a mount of the host that is announced as

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 pub use sections::{
     Accelerator, Annotations, CgroupDriver, Cri, Helpers, Images, Log, Network, Pids, Scratch, Streaming, Vm,
+    Volumes,
 };
 
 /// Where the configuration lies where nothing else is said.
@@ -43,6 +44,8 @@ pub struct Config {
     pub scratch: Scratch,
     /// Limits of processes.
     pub pids: Pids,
+    /// Volumes.
+    pub volumes: Volumes,
     /// Which annotations tenants may use.
     pub annotations: Annotations,
     /// CNI.

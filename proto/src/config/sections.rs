@@ -202,6 +202,22 @@ impl Default for Pids {
     }
 }
 
+/// Volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Volumes {
+    /// The largest volume that is mirrored into the guest, KiB.
+    pub mirror_kb: u64,
+    /// The most files and directories of one.
+    pub mirror_entries: u64,
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self { mirror_kb: 4096, mirror_entries: 4096 }
+    }
+}
+
 /// Which annotations tenants may use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -334,6 +350,7 @@ impl Default for super::Config {
             helpers: Helpers::default(),
             scratch: Scratch::default(),
             pids: Pids::default(),
+            volumes: Volumes::default(),
             annotations: Annotations::default(),
             network: Network::default(),
             images: Images::default(),

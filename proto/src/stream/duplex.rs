@@ -3,7 +3,8 @@
 //! ```text
 //! sender ── DATA bytes ─────▶ receiver        at most AHEAD bytes beyond the last ACK
 //! sender ── END ────────────▶ receiver        handed on as a shutdown
-//! sender ◀── ACK u64 ──────── receiver        what was handed on so far, in all: bytes, and one more for the END
+//! sender ◀── ACK u64 ──────── receiver        what was handed on so far, in all: bytes, and one more for the END;
+//!                                             each ACK_EVERY bytes
 //! ```
 //!
 //! A connection that breaks breaks both directions, as with TCP itself.
@@ -19,8 +20,8 @@ use tokio::{
 };
 
 use super::{
-    FrameError, FrameReader, Kind, MAX_PAYLOAD, StreamError, WINDOW,
-    frame::{HEADER, header},
+    ACK_EVERY, FrameError, FrameReader, Kind, StreamError, WINDOW,
+    frame::{CHUNK, HEADER, header},
     parse_offset, write_frame,
 };
 
@@ -109,13 +110,14 @@ impl Arrived {
         self.changed.notify_one();
     }
 
-    /// All that is there; empty at the end.
-    async fn next(&self) -> Vec<u8> {
+    /// Exchanges what was taken before for all that is there; nothing at the end.
+    async fn next(&self, taken: &mut Vec<u8>) {
+        taken.clear();
         loop {
             {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 if !state.0.is_empty() || state.1 {
-                    return std::mem::take(&mut state.0);
+                    return std::mem::swap(&mut state.0, taken);
                 }
             }
             self.changed.notified().await;
@@ -128,9 +130,9 @@ async fn send<W: AsyncWrite + Unpin>(
     to_peer: &tokio::sync::Mutex<&mut W>,
     sent: &Sent,
 ) -> Result<(), StreamError> {
-    let mut frame = vec![0; HEADER + MAX_PAYLOAD];
+    let mut frame = vec![0; HEADER + CHUNK];
     loop {
-        let room = sent.room().await.min(MAX_PAYLOAD);
+        let room = sent.room().await.min(CHUNK);
         let read = local_read.read(&mut frame[HEADER..HEADER + room]).await;
         let count = read.map_err(StreamError::Local)?;
         let kind = if count == 0 { Kind::End } else { Kind::Data };
@@ -176,9 +178,10 @@ async fn hand_on<W: AsyncWrite + Unpin>(
     local_write: &mut (impl AsyncWrite + Unpin),
     to_peer: &tokio::sync::Mutex<&mut W>,
 ) -> Result<(), StreamError> {
-    let mut total = 0;
+    let (mut total, mut acknowledged) = (0, 0);
+    let mut bytes = Vec::new();
     loop {
-        let bytes = arrived.next().await;
+        arrived.next(&mut bytes).await;
         if bytes.is_empty() {
             local_write.shutdown().await.map_err(StreamError::Local)?;
             // A peer that has gone has no use for it.
@@ -187,8 +190,11 @@ async fn hand_on<W: AsyncWrite + Unpin>(
         }
         local_write.write_all(&bytes).await.map_err(StreamError::Local)?;
         total += bytes.len() as u64;
-        let acknowledged = write_frame(*to_peer.lock().await, Kind::Ack, &total.to_be_bytes()).await;
-        acknowledged.map_err(StreamError::Local)?;
+        if total - acknowledged >= ACK_EVERY {
+            acknowledged = total;
+            let told = write_frame(*to_peer.lock().await, Kind::Ack, &total.to_be_bytes()).await;
+            told.map_err(StreamError::Local)?;
+        }
     }
 }
 

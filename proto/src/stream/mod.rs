@@ -5,7 +5,7 @@
 //! host ◀── OPENED u64 ─────── guest           (what the guest already has of an input), or ERROR text
 //!
 //! sender ── DATA bytes ─────▶ receiver        at most WINDOW bytes beyond the last ACK
-//! sender ◀── ACK u64 ──────── receiver        bytes handed on so far, in all
+//! sender ◀── ACK u64 ──────── receiver        bytes handed on so far, in all, each ACK_EVERY bytes
 //! sender ── END ────────────▶ receiver        end of the stream: a vsock backend has no half-close
 //! sender ◀── END ──────────── receiver        the end was handed on as well; both close
 //! ```
@@ -19,12 +19,17 @@ mod receiver;
 mod sender;
 
 pub use duplex::carry;
-pub use frame::{FrameError, FrameReader, Kind, MAX_PAYLOAD, parse_offset, write_frame};
+pub use frame::{FrameError, FrameReader, Kind, MAX_PACKET, MAX_PAYLOAD, parse_offset, write_frame};
 pub use receiver::Receiver;
 pub use sender::Sender;
 
 /// How many bytes a sender may be ahead of the receiver's acknowledgement.
 pub const WINDOW: usize = 256 * 1024;
+
+/// How many bytes a receiver hands on before it says so. A sender whose window is full learns of it in time, and each
+/// acknowledgement costs the guest an interrupt.
+const ACK_EVERY: u64 = 64 * 1024;
+const _: () = assert!(2 * ACK_EVERY as usize <= WINDOW / 2);
 
 /// How a connection's turn at a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{FrameError, FrameReader, Kind, StreamError, Turn, write_frame};
+use super::{ACK_EVERY, FrameError, FrameReader, Kind, StreamError, Turn, write_frame};
 
 /// What a receiver remembers from one connection to the next.
 #[derive(Debug, Default)]
@@ -27,10 +27,15 @@ impl Receiver {
         to_peer: &mut (impl AsyncWrite + Unpin),
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Turn, StreamError> {
+        let mut acknowledged = self.received;
         loop {
             let answer = match from_peer.next().await {
                 Ok((Kind::Data, bytes)) => {
                     self.hand_on(bytes, sink).await.map_err(StreamError::Local)?;
+                    if self.received - acknowledged < ACK_EVERY {
+                        continue;
+                    }
+                    acknowledged = self.received;
                     write_frame(to_peer, Kind::Ack, &self.received.to_be_bytes()).await
                 }
                 Ok((Kind::End, _)) => {

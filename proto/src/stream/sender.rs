@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
     FrameError, FrameReader, Kind, MAX_PAYLOAD, StreamError, Turn, WINDOW,
-    frame::{encode, parse_offset},
+    frame::{CHUNK, HEADER, encode, header, parse_offset},
 };
 
 /// What a sender remembers from one connection to the next.
@@ -34,13 +34,12 @@ impl Sender {
         resume: u64,
     ) -> Result<Turn, StreamError> {
         self.acknowledge(resume)?;
-        let mut buffer = vec![0; MAX_PAYLOAD];
-        let mut outgoing = Outgoing { bytes: self.replay(), written: 0 };
+        let mut outgoing = Outgoing::new(self.replay());
         loop {
-            let room = (WINDOW - self.unacknowledged.len()).min(buffer.len());
-            let may_read = !self.ended && room > 0 && outgoing.is_empty();
+            let room = if self.ended { 0 } else { (WINDOW - self.unacknowledged.len()).min(CHUNK) };
             // Each branch is cancel-safe, so that acknowledgements are read while a write waits for the peer.
             tokio::select! {
+                biased;
                 frame = from_peer.next() => match frame {
                     Ok((Kind::Ack, offset)) => self.acknowledge(parse_offset(offset)?)?,
                     Ok((Kind::End, _)) if self.ended => return Ok(Turn::Finished),
@@ -48,31 +47,17 @@ impl Sender {
                     Err(FrameError::Connection(_)) => return Ok(Turn::Disconnected),
                     Err(FrameError::Malformed(what)) => return Err(StreamError::Protocol(what)),
                 },
-                written = to_peer.write(outgoing.rest()), if !outgoing.is_empty() => match written {
-                    Ok(count) if count > 0 => outgoing.written += count,
-                    _ => return Ok(Turn::Disconnected),
+                moved = outgoing.advance(source, to_peer, room) => match moved {
+                    Moved::Written(Ok(count @ 1..)) => outgoing.written += count,
+                    Moved::Written(_) => return Ok(Turn::Disconnected),
+                    Moved::Read(count) => {
+                        let count = count.map_err(StreamError::Local)?;
+                        self.ended = count == 0;
+                        self.unacknowledged.extend(outgoing.frame(count));
+                    }
                 },
-                read = source.read(&mut buffer[..room]), if may_read => {
-                    outgoing = self.took(read.map(|count| &buffer[..count]))?;
-                }
             }
         }
-    }
-
-    /// The frames of what the source gave: bytes, its end, or an error.
-    fn took(&mut self, read: io::Result<&[u8]>) -> Result<Outgoing, StreamError> {
-        let bytes = match read {
-            Ok([]) => {
-                self.ended = true;
-                encode(Kind::End, &[])
-            }
-            Ok(bytes) => {
-                self.unacknowledged.extend(bytes);
-                encode(Kind::Data, bytes)
-            }
-            Err(error) => return Err(StreamError::Local(error)),
-        };
-        Ok(Outgoing { bytes, written: 0 })
     }
 
     /// The frames that a new connection begins with: all that was sent before and not acknowledged.
@@ -99,18 +84,47 @@ impl Sender {
     }
 }
 
-/// Frames on their way out.
+/// Frames on their way out, and the place where the next is made.
 struct Outgoing {
     bytes: Vec<u8>,
     written: usize,
+    end: usize,
+}
+
+/// One step: what was made by the last is written before more is read.
+enum Moved {
+    Written(io::Result<usize>),
+    Read(io::Result<usize>),
 }
 
 impl Outgoing {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.written..]
+    fn new(mut frames: Vec<u8>) -> Self {
+        let end = frames.len();
+        frames.resize(end.max(HEADER + CHUNK), 0);
+        Self { bytes: frames, written: 0, end }
     }
 
-    fn is_empty(&self) -> bool {
-        self.written == self.bytes.len()
+    /// Cancel-safe. For ever, where there is nothing to write and no room to read to.
+    async fn advance(
+        &mut self,
+        source: &mut (impl AsyncRead + Unpin),
+        to_peer: &mut (impl AsyncWrite + Unpin),
+        room: usize,
+    ) -> Moved {
+        if self.written < self.end {
+            Moved::Written(to_peer.write(&self.bytes[self.written..self.end]).await)
+        } else if room > 0 {
+            Moved::Read(source.read(&mut self.bytes[HEADER..HEADER + room]).await)
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// Makes a frame of what was read; nothing is the end. Answers the bytes.
+    fn frame(&mut self, count: usize) -> &[u8] {
+        let kind = if count == 0 { Kind::End } else { Kind::Data };
+        self.bytes[..HEADER].copy_from_slice(&header(kind, count));
+        (self.written, self.end) = (0, HEADER + count);
+        &self.bytes[HEADER..self.end]
     }
 }

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use a3s_box_proto::{
     agent::{
         ConfigureSandboxRequest, CreateContainerRequest, DeleteRequest, ExecRequest, HangUpRequest,
-        ReleaseContainerRequest, ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest,
-        StartContainerRequest, StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
+        MirrorVolumeRequest, ProvideMemoryRequest, ReleaseContainerRequest, ReleaseVolumesRequest,
+        ResizePtyRequest, SetClockRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
+        StatsRequest, StatsResponse, UpdateResourcesRequest, User, WaitRequest,
     },
     ids::{ContainerId, ExecId},
 };
+use ttrpc::Code;
 
 use super::{Agent, AgentError, check};
 
@@ -156,13 +158,38 @@ impl Agent {
         call!(self, release_container, LONG, request).map(drop)
     }
 
+    pub async fn mirror_volume(
+        &self,
+        name: &str,
+        data: &str,
+        max_bytes: u64,
+        max_entries: u64,
+    ) -> Result<(), AgentError> {
+        let (name, data) = (name.to_owned(), data.to_owned());
+        let request = MirrorVolumeRequest { name, data, max_bytes, max_entries, ..Default::default() };
+        call!(self, mirror_volume, LONG, request).map(drop)
+    }
+
+    pub async fn provide_memory(&self, request: ProvideMemoryRequest) -> Result<(), AgentError> {
+        call!(self, provide_memory, SHORT, request).map(drop)
+    }
+
+    pub async fn release_volumes(&self, names: Vec<String>) -> Result<(), AgentError> {
+        let request = ReleaseVolumesRequest { names, ..Default::default() };
+        call!(self, release_volumes, LONG, request).map(drop)
+    }
+
     pub async fn delete(&self, process: &ProcessRef) -> Result<(), AgentError> {
         let request = DeleteRequest {
             container_id: process.container.to_string(),
             exec_id: process.exec_text(),
             ..Default::default()
         };
-        call!(self, delete, LONG, request).map(drop)
+        match call!(self, delete, LONG, request) {
+            // Of a process that could not be started it knows nothing.
+            Err(error) if error.code() == Code::NOT_FOUND => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     pub async fn stats(&self, known: &[ContainerId], details: bool) -> Result<StatsResponse, AgentError> {

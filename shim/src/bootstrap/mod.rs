@@ -19,21 +19,10 @@ pub struct Arguments {
     pub namespace: String,
     /// The bundle, where it is not the working directory.
     pub bundle: Option<PathBuf>,
-    /// Where containerd's own services are; our frontend names none.
-    pub address: String,
     /// Whether to log more.
     pub debug: bool,
     /// `start`, `delete`, `serve`, `info`, `version`.
     pub action: String,
-}
-
-/// Who runs a shim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
-    /// Ours, which has the Control service.
-    Frontend,
-    /// containerd, which knows its own services only.
-    Containerd,
 }
 
 /// Why a command line makes no sense.
@@ -83,16 +72,10 @@ impl Arguments {
         match name {
             "id" => self.id = value,
             "namespace" => self.namespace = value,
-            "address" => self.address = value,
             "bundle" if !value.is_empty() => self.bundle = Some(value.into()),
-            // Who publishes events, and how: no event leaves this shim.
+            // The address is containerd's gRPC's, and the binary publishes events for shims that do not speak ttrpc.
             _ => {}
         }
-    }
-
-    /// Who runs the shim.
-    pub fn caller(&self) -> Caller {
-        if self.address.is_empty() { Caller::Frontend } else { Caller::Containerd }
     }
 
     /// The bundle's directory.
@@ -132,14 +115,10 @@ mod tests {
             id: "ab12".into(),
             namespace: "k8s.io".into(),
             bundle: None,
-            address: "/run/c.sock".into(),
             debug: true,
             action: "start".into(),
         };
-        assert_eq!(expected.caller(), Caller::Containerd);
         assert_eq!(arguments, Ok(expected));
-        let ours = Arguments::parse(["-address", "", "-id", "ab12", "start"].map(str::to_owned)).unwrap();
-        assert_eq!(ours.caller(), Caller::Frontend);
         assert_eq!(parse("-bundle=/b -id x delete").unwrap().bundle, Some("/b".into()));
         assert_eq!(parse("-info").unwrap().action, "info");
     }

@@ -18,13 +18,17 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit, umask},
     stdio::{dup2_stdin, dup2_stdout},
 };
-use tokio::{net::UnixListener, time::timeout};
+use tokio::{
+    net::UnixListener,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use super::{Arguments, Caller, log};
+use super::{Arguments, log};
 use crate::{
+    caller::Caller,
     cgroup::{Origin, stand_behind_parent},
     error::{Error, Result, Step},
     pod::{Pod, layout::Layout},
@@ -32,8 +36,11 @@ use crate::{
     sys::namespace::{HostNamespace, enter_own_mounts},
 };
 
-/// For answers that are still on their way when the shim ends: on a busy node it may not run for seconds.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// For answers that are still on their way when the shim ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// containerd's client, when it finds an answer and the end of the connection at once, may take note of the end only,
+/// and fail the removal of the pod. It closes the connection itself when it has the answer.
+const CONTAINERD_READS: Duration = Duration::from_secs(1);
 
 /// Serves until the pod is shut down.
 ///
@@ -45,7 +52,7 @@ pub fn run(arguments: &Arguments, config: Config) -> Result<()> {
     let bundle = arguments.bundle().step(|| "finding the bundle".into())?;
     log::begin(&bundle, layout.log(), &config.log.filter, arguments.debug)
         .step(|| "opening the log".into())?;
-    let outcome = serve(id, arguments.caller(), config, layout);
+    let outcome = serve(id, Caller::of_this_process(&arguments.namespace), config, layout);
     if let Err(error) = &outcome {
         tracing::error!(%error, "the shim failed");
     }
@@ -68,11 +75,15 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         .step(|| "making the runtime".into())?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
+        let by_containerd = caller.is_containerd();
         let pod = Arc::new(Pod::new(id, caller, config, layout, host, origin, shutdown.clone()));
         let mut server = server(listener, &pod)?;
         server.start().await.map_err(ttrpc_failed)?;
         info!("serving");
         shutdown.cancelled().await;
+        if by_containerd {
+            sleep(CONTAINERD_READS).await;
+        }
         // Answers that are under way arrive; who waits for more has waited enough.
         let _ = timeout(LAST_ANSWERS, server.shutdown()).await;
         info!("the end");

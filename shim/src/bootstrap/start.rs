@@ -23,6 +23,7 @@ use protobuf::Message;
 
 use super::Arguments;
 use crate::{
+    caller::EVENTS_VARIABLE,
     error::{Error, Result, Step},
     pod::layout::Layout,
     sys::{file::absent_is_fine, lock::try_lock},
@@ -72,11 +73,13 @@ fn leave_server(
     lock: File,
 ) -> io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["-namespace", &arguments.namespace, "-id", &arguments.id, "-address", &arguments.address]);
+    command.args(["-namespace", &arguments.namespace, "-id", &arguments.id]);
     command.arg("-bundle").arg(bundle).arg(if arguments.debug { "-debug=true" } else { "-debug=false" });
     command.arg("serve").current_dir(&layout.run).env_clear();
-    if let Some(path) = std::env::var_os(PATH_VARIABLE) {
-        command.env(PATH_VARIABLE, path);
+    for variable in [PATH_VARIABLE, EVENTS_VARIABLE] {
+        if let Some(value) = std::env::var_os(variable) {
+            command.env(variable, value);
+        }
     }
     command.stdin(Stdio::from(listener)).stdout(Stdio::from(lock)).stderr(Stdio::null());
     // SAFETY: between fork and exec there are two system calls.

@@ -116,7 +116,13 @@ mod tests {
     }
 
     fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
-        Hierarchy::of(&MountPoint { path: "/c".into(), kind: kind.into(), options: options.into() })
+        Hierarchy::of(&MountPoint {
+            path: "/c".into(),
+            root: "/".into(),
+            device: (0, 30),
+            kind: kind.into(),
+            options: options.into(),
+        })
     }
 
     #[test]

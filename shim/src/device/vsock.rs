@@ -35,10 +35,10 @@ use crate::sys::{
 
 const BACKEND: &str = "backend";
 const VSOCK: &str = "vsock";
-/// The guest sends no larger packet than the buffer that the daemon promises it. A guest's kernel (6.12.40 and later)
-/// spreads one of more than 32 KiB over several buffers, and the daemon (0.3) drops it without a word. A power of
-/// two, or the daemon mixes bytes up when its counters wrap.
-const LARGEST_PACKET: u32 = 16 * 1024;
+/// What a guest may send on a connection before the daemon has handed it on: with less, a stream waits for a word of the
+/// daemon's again and again. A power of two, or the daemon mixes bytes up when its counters wrap. What limits a packet is
+/// the agent's [`MAX_PACKET`](a3s_box_proto::stream::MAX_PACKET).
+const TX_BUFFER: u32 = 256 * 1024;
 /// The daemon makes its sockets within milliseconds.
 const START_BOUND: Duration = Duration::from_secs(10);
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ pub async fn start(program: &Path, directory: &Path, uid: u32) -> io::Result<Bac
     let mut daemon = Program::new("vhost-device-vsock", program)?;
     daemon
         .args(["--guest-cid", &GUEST_CID.to_string(), "--socket", BACKEND, "--uds-path", VSOCK])
-        .args(["--tx-buffer-size", &LARGEST_PACKET.to_string()])
+        .args(["--tx-buffer-size", &TX_BUFFER.to_string()])
         .directory(directory)
         .user(uid);
     let process = daemon.spawn()?;

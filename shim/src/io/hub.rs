@@ -174,6 +174,7 @@ pub struct Backlog {
 struct BacklogState {
     bytes: BytesMut,
     ended: bool,
+    cut_off: bool,
     left: bool,
 }
 
@@ -193,6 +194,7 @@ impl Backlog {
             state.bytes.extend_from_slice(bytes);
         } else {
             // He gets what he has yet to read, and then the end: a hole in the middle would go unnoticed.
+            state.cut_off = true;
             state.ended = true;
         }
         drop(state);
@@ -203,6 +205,11 @@ impl Backlog {
     fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_one();
+    }
+
+    /// Whether its end came before that of the output.
+    pub fn is_cut_off(&self) -> bool {
+        self.lock().cut_off
     }
 
     /// The client wants no more.
@@ -311,6 +318,7 @@ mod tests {
         }
         assert_eq!(slow.next().await.unwrap().len(), BACKLOG_BYTES);
         assert_eq!(slow.next().await, None);
+        assert!(slow.is_cut_off() && !quick.is_cut_off());
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ pub mod cri_log;
 mod fifo;
 pub mod hub;
 pub mod pump;
+pub mod socket;
 
 use std::{
     fs::File,
@@ -22,6 +23,7 @@ use tokio::{
 
 use crate::sys::namespace::HostNamespace;
 use cri_log::{LogFile, LogSink, Stream};
+use socket::SocketSink;
 
 /// Where a process's input comes from.
 pub type Source = Pin<Box<dyn AsyncRead + Send>>;
@@ -151,7 +153,7 @@ fn sink(
     Ok(match raw {
         None => Box::pin(tokio::io::sink()),
         Some(Raw::Fifo(fifo)) => Box::pin(pipe::Sender::from_owned_fd(fifo)?),
-        Some(Raw::Socket(socket)) => Box::pin(connected(socket)?),
+        Some(Raw::Socket(socket)) => Box::pin(SocketSink::new(connected(socket)?)),
         Some(Raw::Log(path, file)) => {
             let file = log.insert(Arc::new(LogFile::new(host.clone(), path, file)));
             Box::pin(LogSink::new(file.clone(), stream))

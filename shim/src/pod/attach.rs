@@ -16,6 +16,7 @@ use crate::{
     io::{
         Stdio,
         hub::{Backlog, MOST_CLIENTS},
+        socket::closed,
     },
     sys::namespace::HostNamespace,
 };
@@ -46,14 +47,14 @@ impl Container {
         let stderr = connect(&pod.host, streams.stderr.as_ref()).await?;
         // Each ends with the process, or with its client.
         if let Some(socket) = stdout {
-            tokio::spawn(show(socket, self.hub.stdout(), place.clone()));
+            pod.carry(show(socket, self.hub.stdout(), place.clone()));
         }
         if let Some(socket) = stderr {
-            tokio::spawn(show(socket, self.hub.stderr(), place.clone()));
+            pod.carry(show(socket, self.hub.stderr(), place.clone()));
         }
         if let Some(socket) = stdin {
             let (container, ended) = (self.clone(), self.hub.ended().clone());
-            tokio::spawn(async move {
+            pod.carry(async move {
                 ended.run_until_cancelled(feed(&container, socket)).await;
                 drop(place);
             });
@@ -85,11 +86,15 @@ async fn show(mut socket: UnixStream, output: Arc<Backlog>, _place: Arc<OwnedSem
     let showing = async {
         while let Some(bytes) = output.next().await {
             if to_client.write_all(&bytes).await.is_err() {
-                break;
+                return;
             }
         }
+        // Without an end it shows that there was more.
+        if !output.is_cut_off() && to_client.shutdown().await.is_ok() {
+            std::future::pending::<()>().await;
+        }
     };
-    // Nothing comes this way but the client's going.
+    // Nothing comes this way but the client's going, also after the end.
     let mut nothing = [0];
     tokio::select! { () = showing => {} _ = from_client.read(&mut nothing) => {} }
     output.leave();
@@ -99,9 +104,13 @@ async fn feed(container: &Container, mut socket: UnixStream) {
     let Some(input) = container.hub.input() else { return };
     let mut buffer = vec![0; CHUNK];
     while let Ok(count @ 1..) = socket.read(&mut buffer).await {
-        if input.write(&buffer[..count]).await.is_err() {
-            // It has ended for all: the client hears it by the socket's end.
-            return;
+        tokio::select! {
+            written = input.write(&buffer[..count]) => if written.is_err() {
+                // It has ended for all: the client hears it by the socket's end.
+                return;
+            },
+            // The process does not read: nobody waits for that who has gone.
+            () = closed(&socket) => break,
         }
     }
     input.leave().await;

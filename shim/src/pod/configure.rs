@@ -8,7 +8,6 @@ use tracing::{info, warn};
 
 use super::{Phase, Pod, dns, sandbox::Sandbox};
 use crate::{
-    bootstrap::Caller,
     error::{Error, Result, Step},
     network::{self, PodNetwork},
     sys::namespace,
@@ -39,7 +38,7 @@ impl Pod {
             () = self.stop.cancelled() => Err(Error::Interrupted("starting the pod")),
         };
         configured?;
-        if self.caller == Caller::Containerd {
+        if sandbox.caller.is_containerd() {
             self.serve_loopback(&sandbox).await;
         }
         // It may have died meanwhile; then its watcher waits for the lifecycle to say so.

@@ -13,7 +13,7 @@ use a3s_box_proto::{
         create_container_request::Rootfs as RootfsMessage,
     },
     ids::{ContainerId, ExecId},
-    ports::{GUEST_SHARE, SHARE_ROOTFS, SHARE_VOLUMES},
+    ports::SHARE_ROOTFS,
 };
 use tracing::{info, warn};
 
@@ -37,9 +37,10 @@ use crate::{
         layers::MOST_LAYERS,
         mounted::{self, RootMount},
     },
-    sys::thread::blocking,
     volume::{
-        bind::{self, Forbidden},
+        self, Shown,
+        bind::{Forbidden, look_up},
+        mirror::Limits,
         release::release,
     },
 };
@@ -102,6 +103,8 @@ pub struct Container {
 #[derive(Debug, Default)]
 struct Held {
     layers: Vec<String>,
+    volumes: Vec<String>,
+    /// A root filesystem that the host mounts.
     mounted: bool,
 }
 
@@ -185,6 +188,9 @@ impl Container {
         self.free(sandbox).await;
         let log_dropped = self.log.as_ref().map_or(0, |log| log.dropped());
         info!(container = %self.id, code = exit.code, reason = exit.reason, log_dropped, "exited");
+        if exit.is_out_of_memory() {
+            sandbox.caller.out_of_memory(&sandbox.host, &self.id).await;
+        }
         self.process.exited(exit);
     }
 
@@ -236,11 +242,11 @@ async fn create_in_guest(
     sandbox.allow(&wanted.id, spec.cpuset().clone()).await?;
     sandbox.weigh(&wanted.id, Some(spec.oom_score_adj())).await;
     let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
-    let sources = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
+    let volumes = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
     let images = attach_images(pod, sandbox, &wanted.id, &spec, held).await?;
     let request = CreateContainerRequest {
         container_id: wanted.id.to_string(),
-        spec: spec.finish(&sources, &images)?,
+        spec: spec.finish(&volumes, &images)?,
         rootfs: Some(rootfs),
         user: wanted.user.clone().into(),
         stdin: wanted.stdio.stdin.is_some() || wanted.input != Input::None,
@@ -309,45 +315,45 @@ async fn attach_images(
     Ok(images)
 }
 
-/// Attaches the host paths that a container mounts; answers where they are in the guest.
+/// Attaches the host paths that a container mounts; answers what of the guest each mount shows.
 async fn attach_volumes(
     pod: &Pod,
     sandbox: &Sandbox,
     id: &ContainerId,
     spec: &ContainerSpec,
     held: &mut Held,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Shown>> {
     if spec.binds().len() + spec.images().len() > MOST_VOLUMES {
         return Err(Error::invalid(format!("container {id}"), format!("more than {MOST_VOLUMES} mounts")));
     }
-    let place = sandbox.share.volumes(id.as_str());
-    held.mounted = true;
-    let directory = place.clone();
-    blocking(move || directory.make_directory())
-        .await
-        .step(|| format!("container {id}: making its volumes"))?;
     let forbidden = Forbidden {
         directories: vec![pod.config.state_dir.clone(), pod.config.root_dir.clone()],
         except: pod.layout.run.clone(),
     };
-    let mut sources = Vec::new();
-    for (number, bind) in spec.binds().enumerate() {
-        let number = number.to_string();
-        bind::attach(&pod.host, bind.clone(), forbidden.clone(), place.join(&number)).await?;
-        sources.push(format!("{GUEST_SHARE}/{SHARE_VOLUMES}/{id}/{number}"));
+    let limits = Limits::from(&pod.config.volumes);
+    let mut shown = Vec::new();
+    for bind in spec.binds() {
+        // One that hangs holds up no other container.
+        let found = look_up(&pod.host, bind.clone(), limits, &forbidden).await?;
+        shown.push(sandbox.volumes.lock().await.attach(found, bind, &mut held.volumes).await?);
     }
-    Ok(sources)
+    Ok(shown)
 }
 
 async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
     sandbox.disallow(id).await;
     sandbox.weigh(id, None).await;
-    if held.mounted {
-        for place in [sandbox.share.volumes(id.as_str()), sandbox.share.rootfs(id.as_str())] {
-            if let Err(error) = release(place).await {
-                warn!(container = %id, %error, "a volume is still in use");
-            }
+    let unused = sandbox.volumes.lock().await.let_go(&held.volumes);
+    if !unused.is_empty() {
+        if let Err(error) = sandbox.agent.release_volumes(unused.clone()).await {
+            warn!(container = %id, %error, "the guest did not let go of its volumes");
         }
+        volume::give_back(&sandbox.share, &unused).await;
+    }
+    if held.mounted
+        && let Err(error) = release(sandbox.share.rootfs(id.as_str())).await
+    {
+        warn!(container = %id, %error, "the root filesystem is still in use");
     }
     sandbox.layers.lock().await.release(&sandbox.share, &held.layers).await;
 }

@@ -18,7 +18,10 @@ use crate::{
     cgroup::Cpuset,
     error::{Error, Result, Step},
     sys::namespace::HostNamespace,
-    volume::bind::Bind,
+    volume::{
+        Shown,
+        bind::{Access, Bind},
+    },
 };
 
 /// A message to the agent must stay below ttrpc's 4 MiB.
@@ -104,14 +107,20 @@ impl ContainerSpec {
         self.images.iter().map(|(_, layers)| layers.as_slice())
     }
 
-    /// The specification for the guest, given where each of the host paths is there, and the names of each image's
+    /// The specification for the guest, given what each of the host paths is there, and the names of each image's
     /// layers.
     ///
     /// # Errors
     /// It does not fit into a message.
-    pub fn finish(mut self, sources: &[String], images: &[Vec<String>]) -> Result<Vec<u8>> {
-        for ((index, _), source) in self.binds.iter().zip(sources) {
-            self.value["mounts"][*index]["source"] = json!(source);
+    pub fn finish(mut self, volumes: &[Shown], images: &[Vec<String>]) -> Result<Vec<u8>> {
+        for ((index, _), shown) in self.binds.iter().zip(volumes) {
+            let mount = &mut self.value["mounts"][*index];
+            mount["source"] = json!(shown.path);
+            if shown.access == Access::ReadWrite
+                && let Some(options) = mount["options"].as_array_mut()
+            {
+                options.retain(|option| option != "ro" && option != "rro");
+            }
         }
         for ((index, _), layers) in self.images.iter().zip(images) {
             if let Some(options) = self.value["mounts"][*index]["options"].as_array_mut() {
@@ -204,14 +213,18 @@ fn bind_of(mount: &Value) -> Result<Option<Bind>> {
     if has(&["shared", "rshared"]) {
         return Err(Error::invalid(object(), "bidirectional propagation cannot leave a MicroVM"));
     }
+    let access = match (has(&["ro"]), has(&["rro"])) {
+        (_, true) => Access::RecursiveReadOnly,
+        (true, false) => Access::ReadOnly,
+        (false, false) => Access::ReadWrite,
+    };
     let source = mount["source"].as_str().unwrap_or_default();
     if !source.starts_with('/') {
         return Err(Error::invalid(object(), format!("source {source:?} is not an absolute path")));
     }
     Ok(Some(Bind {
         source: source.into(),
-        read_only: has(&["ro"]),
-        recursive_read_only: has(&["rro"]),
+        access,
         recursive: has(&["rbind"]),
         follows_host: has(&["slave", "rslave"]),
     }))
@@ -242,11 +255,14 @@ mod tests {
         let spec = ContainerSpec::parse(&spec(), &"p1".parse().unwrap()).unwrap();
         let binds: Vec<_> = spec.binds().cloned().collect();
         assert_eq!(binds.len(), 2);
-        assert!(binds[0].read_only && binds[0].recursive && !binds[0].follows_host);
-        assert!(!binds[1].read_only && !binds[1].recursive && binds[1].follows_host);
-        let out: Value =
-            serde_json::from_slice(&spec.finish(&["/g/0".into(), "/g/1".into()], &[]).unwrap()).unwrap();
+        assert!(binds[0].access == Access::ReadOnly && binds[0].recursive && !binds[0].follows_host);
+        assert!(binds[1].access == Access::ReadWrite && !binds[1].recursive && binds[1].follows_host);
+        let shown = |path: &str, access| Shown { path: path.into(), access };
+        let volumes = [shown("/g/0", Access::ReadWrite), shown("/g/1", Access::ReadOnly)];
+        let out: Value = serde_json::from_slice(&spec.finish(&volumes, &[]).unwrap()).unwrap();
         assert_eq!(out["mounts"][1]["source"], "/g/0");
+        // What is forbidden on the host already.
+        assert_eq!(out["mounts"][1]["options"], json!(["rbind"]));
         assert_eq!(out["mounts"][2]["source"], "/g/1");
         assert_eq!(out["mounts"][3], json!({"destination": "/dev/shm", "type": "pod", "source": "shm"}));
         assert_eq!(out["mounts"][4]["source"], "hostname");

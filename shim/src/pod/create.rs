@@ -67,7 +67,9 @@ impl Pod {
         match boot(&environment, &spec, (accelerator, size), &cgroup, &mut resources).await {
             Ok(booted) => {
                 info!(kernel = booted.kernel_release, "the guest is ready");
-                let sandbox = Sandbox::new(spec, size, booted, self.host.clone(), resources)
+                let mirrored = (&self.config.volumes).into();
+                let caller = (self.caller.clone(), self.host.clone());
+                let sandbox = Sandbox::new(spec, size, booted, caller, mirrored, resources)
                     .ok_or(Error::Interrupted("creating the pod"))?;
                 sandbox.weigh_nothing().await;
                 Ok(sandbox)

@@ -17,6 +17,8 @@ use crate::{
 const KILLED: u32 = 128 + 9;
 /// The most that the guest's clock differs from ours, between two words of the time.
 const CLOCK_ERROR: Duration = Duration::from_secs(3);
+/// The kernel killed a process of it for want of memory.
+const OUT_OF_MEMORY: &str = "OOMKilled";
 /// containerd's code for a program that could not be started.
 const NOT_STARTED: u32 = 128;
 
@@ -49,7 +51,7 @@ impl Exit {
         let code = u32::from(exit.code);
         let reason = match code {
             // Whatever the first process made of it, as in containerd.
-            _ if exit.oom_killed => "OOMKilled",
+            _ if exit.oom_killed => OUT_OF_MEMORY,
             0 => "Completed",
             _ => "Error",
         };
@@ -72,6 +74,11 @@ impl Exit {
     /// The program could not be started.
     pub fn not_started(message: String) -> Self {
         Self { code: NOT_STARTED, at: SystemTime::now(), reason: "StartError", message }
+    }
+
+    /// Whether memory was what it ended for lack of.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.reason == OUT_OF_MEMORY
     }
 
     /// Writes `exit.json` into a container's bundle, durably.

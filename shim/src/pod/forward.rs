@@ -37,7 +37,7 @@ impl Pod {
         })?;
         let connection = dial(&sandbox, port).await?;
         let Some(mut client) = connect(&self.host, Some(socket)).await? else { return Ok(()) };
-        tokio::spawn(async move {
+        self.carry(async move {
             let _place = place;
             let (mut from_client, mut to_client) = client.split();
             let carrying = between(connection, &mut from_client, &mut to_client);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Pod, exec::Exec, process::State};
+use super::{Pod, exec::Exec, exit::Exit, process::State};
 use crate::error::Result;
 
 /// SIGKILL.
@@ -20,6 +20,11 @@ impl Pod {
     /// It does not run, or the agent fails.
     pub async fn hang_up(&self, exec: &Exec) -> Result<()> {
         let process = &exec.process;
+        if process.begin_start().is_ok() {
+            // A start that is still on its way finds that it has ended.
+            process.exited(Exit::not_started("its client has gone".to_owned()));
+            return Ok(());
+        }
         if !matches!(process.settled().await, State::Running(_)) {
             return Err(process.wrong_state("hang it up"));
         }

@@ -30,7 +30,7 @@ impl Pod {
             }
         };
         let (sandbox, places) = (sandbox.clone(), self.forwards.clone());
-        tokio::spawn(async move {
+        self.carry(async move {
             tokio::select! {
                 _ = sandbox.died() => {}
                 () = forward_all(&loopback, &sandbox, &places) => {}

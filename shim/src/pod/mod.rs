@@ -38,9 +38,9 @@ use a3s_box_proto::{
     ids::{ContainerId, SandboxId},
 };
 use tokio::sync::{Semaphore, watch as channel};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{bootstrap::Caller, cgroup::Origin, sys::namespace::HostNamespace};
+use crate::{caller::Caller, cgroup::Origin, sys::namespace::HostNamespace};
 use layout::Layout;
 use sandbox::Sandbox;
 use tasks::Slot;
@@ -87,7 +87,7 @@ impl Phase {
 pub struct Pod {
     /// Its id.
     pub id: SandboxId,
-    /// Who asked for it.
+    /// Who started the shim.
     caller: Caller,
     /// The node's configuration.
     pub config: Config,
@@ -101,6 +101,8 @@ pub struct Pod {
     tasks: Mutex<BTreeMap<ContainerId, Slot>>,
     /// Connections that are forwarded into it.
     forwards: Arc<Semaphore>,
+    /// What carries bytes for clients.
+    carriers: TaskTracker,
     /// Cancelled when the pod is to be stopped: ends a boot.
     stop: CancellationToken,
     /// Cancelled when the shim is to end.
@@ -129,6 +131,7 @@ impl Pod {
             phase: channel::Sender::new(Phase::New),
             tasks: Mutex::default(),
             forwards: Arc::new(Semaphore::new(forward::MOST_FORWARDS)),
+            carriers: TaskTracker::new(),
             stop: CancellationToken::new(),
             shutdown,
         }
@@ -154,6 +157,11 @@ impl Pod {
     /// Whether the VM has ended, by itself or not.
     pub fn is_stopped(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Stopped(_))
+    }
+
+    /// Carries bytes for a client, until the shim's end at most.
+    fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.carriers.spawn(self.shutdown.clone().run_until_cancelled_owned(work));
     }
 
     fn enter(&self, phase: Phase) {

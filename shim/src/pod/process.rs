@@ -58,7 +58,7 @@ pub struct Process {
     close_stdin: CancellationToken,
     cut_input: CancellationToken,
     cut_outputs: CancellationToken,
-    outputs: TaskTracker,
+    pumps: TaskTracker,
 }
 
 impl Process {
@@ -71,7 +71,7 @@ impl Process {
             close_stdin: CancellationToken::new(),
             cut_input: CancellationToken::new(),
             cut_outputs: CancellationToken::new(),
-            outputs: TaskTracker::new(),
+            pumps: TaskTracker::new(),
         }
     }
 
@@ -148,12 +148,12 @@ impl Process {
             [Some((Stream::STDOUT, opened.stdout)), opened.stderr.map(|sink| (Stream::STDERR, sink))];
         for (stream, sink) in outputs.into_iter().flatten() {
             let pump = pump::output(agent.clone(), self.reference.clone(), stream, sink);
-            self.outputs.spawn(self.cut_outputs.clone().run_until_cancelled_owned(pump));
+            self.pumps.spawn(self.cut_outputs.clone().run_until_cancelled_owned(pump));
         }
         if let Some(source) = opened.stdin {
             let close = self.close_stdin.clone();
             let pump = pump::input(agent.clone(), self.reference.clone(), source, close);
-            tokio::spawn(self.cut_input.clone().run_until_cancelled_owned(pump));
+            self.pumps.spawn(self.cut_input.clone().run_until_cancelled_owned(pump));
         }
     }
 
@@ -165,8 +165,8 @@ impl Process {
     /// Waits until its output is handed on, as long as that takes at most; then cuts it off.
     pub async fn drain(&self, bound: Duration) {
         self.cut_input.cancel();
-        self.outputs.close();
-        let _ = timeout(bound, self.outputs.wait()).await;
+        self.pumps.close();
+        let _ = timeout(bound, self.pumps.wait()).await;
         self.cut();
     }
 

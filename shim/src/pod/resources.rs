@@ -26,6 +26,8 @@ pub struct Resources {
     pub uid: Option<Uid>,
     /// The shared directory, mounted.
     pub share: Option<SharedDir>,
+    /// virtiofsd's process id.
+    pub share_daemon: Option<u32>,
     /// virtiofsd and the vsock backend.
     pub helpers: Vec<Arc<Supervised>>,
     /// The VMM.
@@ -35,7 +37,15 @@ pub struct Resources {
 impl Resources {
     /// Nothing yet.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, cgroup: None, uid: None, share: None, helpers: Vec::new(), vm: None }
+        Self {
+            layout,
+            cgroup: None,
+            uid: None,
+            share: None,
+            share_daemon: None,
+            helpers: Vec::new(),
+            vm: None,
+        }
     }
 
     /// Writes down what `delete` would have to clean up if this process died now.

@@ -1,6 +1,9 @@
 //! A MicroVM that is up: what of the pod exists as long as it runs.
 
-use std::{sync::OnceLock, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -8,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::{boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec};
 use crate::{
     agent::Agent,
+    caller::Caller,
     cgroup::Cgroup,
     rootfs::{layers::Layers, shared_dir::SharedDir},
     sys::namespace::HostNamespace,
     vm::Size,
+    volume::{Volumes, mirror::Limits},
 };
 
 /// A running VM, and what the host holds for it.
@@ -23,13 +28,17 @@ pub struct Sandbox {
     /// How it came up.
     pub booted: Booted,
     /// The agent in it.
-    pub agent: Agent,
+    pub agent: Arc<Agent>,
     /// The VMM's process.
     pub pid: u32,
     /// What it sees of the host.
     pub share: SharedDir,
     /// The layers attached there.
     pub layers: Mutex<Layers>,
+    /// Who started the shim.
+    pub caller: Caller,
+    /// What of the host its containers see there.
+    pub volumes: Mutex<Volumes>,
     /// Where the node's paths mean what callers mean.
     pub host: HostNamespace,
     /// The pod's cgroup on the host.
@@ -47,25 +56,30 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A VM that has just come up. None, where a part of it is missing.
+    /// A VM that has just come up; so much of a volume is mirrored. None, where a part of it is missing.
     pub fn new(
         spec: PodSpec,
         size: Size,
         booted: Booted,
-        host: HostNamespace,
+        (caller, host): (Caller, HostNamespace),
+        mirrored: Limits,
         resources: Resources,
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
         let pid = vm.identity().pid.unsigned_abs();
+        let agent = Arc::new(Agent::new(vm));
+        let volumes = Volumes::new(share.clone(), resources.share_daemon?, agent.clone(), mirrored);
         Some(Self {
             spec,
             size,
             booted,
-            agent: Agent::new(vm),
+            agent,
             pid,
             share,
             layers: Mutex::default(),
+            caller,
+            volumes: Mutex::new(volumes),
             host,
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),

@@ -89,6 +89,8 @@ impl Pod {
             let _ = fs::remove_file(file);
         }
         self.shutdown.cancel();
+        self.carriers.close();
+        self.carriers.wait().await;
         Ok(())
     }
 }

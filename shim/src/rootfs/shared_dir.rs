@@ -52,9 +52,9 @@ impl SharedDir {
         self.place(Path::new(SHARE_LAYERS).join(name))
     }
 
-    /// The directory that holds the places of a container's volumes.
-    pub fn volumes(&self, container: &str) -> Place {
-        self.place(Path::new(SHARE_VOLUMES).join(container))
+    /// A place for a volume.
+    pub fn volume(&self, name: &str) -> Place {
+        self.place(Path::new(SHARE_VOLUMES).join(name))
     }
 
     /// A place for a root filesystem that the host mounts.
@@ -88,11 +88,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place in this one.
-    pub fn join(&self, name: &str) -> Self {
-        Self { seen: self.seen.join(name), behind: self.behind.join(name) }
-    }
-
     /// Makes an empty directory.
     ///
     /// # Errors

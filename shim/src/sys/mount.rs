@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::CWD,
+    fs::{CWD, Mode, OFlags},
     mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount},
 };
 
@@ -21,6 +21,10 @@ use rustix::{
 pub struct MountPoint {
     /// Where it is attached.
     pub path: PathBuf,
+    /// The directory of its file system that is seen there.
+    pub root: PathBuf,
+    /// Major and minor number of its file system.
+    pub device: (u32, u32),
     /// The file system's type.
     pub kind: String,
     /// The file system's own options (cgroup v1 names its controllers there).
@@ -50,11 +54,18 @@ fn parse(table: &[u8]) -> Vec<MountPoint> {
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let path = unescape(fields.nth(4)?);
+    let device = device(fields.nth(2)?)?;
+    let root = unescape(fields.next()?);
+    let path = unescape(fields.next()?);
     let mut after = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(after.next()?).into_owned();
     let options = String::from_utf8_lossy(after.nth(1)?).into_owned();
-    Some(MountPoint { path, kind, options })
+    Some(MountPoint { path, root, device, kind, options })
+}
+
+fn device(field: &[u8]) -> Option<(u32, u32)> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -133,19 +144,7 @@ impl Detached {
             userns_fd: 0,
         };
         let flags = libc::AT_EMPTY_PATH | if attributes.recursive { libc::AT_RECURSIVE } else { 0 };
-        // SAFETY: the descriptor is open, the path is a static C string, and `attr` outlives the call that reads
-        // exactly its size.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                self.0.as_raw_fd(),
-                c"".as_ptr(),
-                flags,
-                &raw const attr,
-                size_of::<libc::mount_attr>(),
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        set_attributes(&self.0, flags, attr)
     }
 
     /// Attaches it in the calling thread's mount namespace.
@@ -164,7 +163,7 @@ impl Detached {
         Ok(rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&self.0)?.st_mode))
     }
 
-    /// The path that was cloned, as the kernel knows it: symlinks resolved.
+    /// Device and inode of what was cloned.
     ///
     /// # Errors
     /// `/proc` is not there.
@@ -172,6 +171,33 @@ impl Detached {
         let stat = rustix::fs::fstat(&self.0)?;
         Ok((stat.st_dev, stat.st_ino))
     }
+}
+
+/// Lets a mount be written that was attached read-only, in the calling thread's mount namespace.
+///
+/// # Errors
+/// Nothing is mounted there.
+pub fn make_writable(path: &Path) -> io::Result<()> {
+    let mount = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let attr =
+        libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+    set_attributes(&mount, libc::AT_EMPTY_PATH, attr)
+}
+
+fn set_attributes(mount: &OwnedFd, flags: libc::c_int, attr: libc::mount_attr) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the path is a static C string, and `attr` outlives the call that reads exactly
+    // its size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -192,6 +218,7 @@ mod tests {
         let paths: Vec<_> = points.iter().map(|point| point.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["/", "/proc", "/sys/fs/cgroup/cpu,cpuacct", "/mnt/my volume", "/run/netns/a3s-x"]);
         assert_eq!(points[2].options, "rw,cpu,cpuacct");
+        assert_eq!((points[3].device, points[4].root.to_str()), ((7, 0), Some("net:[4026532000]")));
     }
 
     #[test]

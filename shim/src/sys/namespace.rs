@@ -45,6 +45,14 @@ impl HostNamespace {
         .await?
     }
 
+    /// That of another process.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        Ok(Self(Arc::new(File::open(format!("/proc/{pid}/ns/mnt"))?)))
+    }
+
     /// Runs work in a copy of that namespace which ends with the work: what it mounts, nobody else sees.
     ///
     /// # Errors

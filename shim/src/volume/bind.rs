@@ -1,23 +1,29 @@
-//! Attaches a host path to the shared directory.
+//! Looks up a host path that a container mounts.
 
 use std::{
     fs, io,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::{FileType, Mode, OFlags, fstatfs, open};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags, fstatfs, fstatvfs, open, statx,
+};
 use tokio::time::timeout;
 
 use crate::{
-    error::{Error, Result, Step},
-    rootfs::shared_dir::Place,
+    error::{Error, Result},
     sys::{
-        mount::{Attributes, Detached},
+        mount::{Attributes, Detached, table},
         namespace::HostNamespace,
-        thread::blocking,
     },
+};
+
+use super::{
+    kubelet::{Plugin, plugin},
+    memory::{self, Memory},
+    mirror,
 };
 
 /// A lookup takes longer only where a file system hangs.
@@ -28,15 +34,24 @@ const LOOKUP_BOUND: Duration = Duration::from_secs(20);
 const KERNELS: [i64; 7] =
     [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673];
 
+/// What a container may do to a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    ReadWrite,
+    /// Not write to the mount itself; what is mounted below it stays as it is.
+    ReadOnly,
+    /// Write nowhere.
+    RecursiveReadOnly,
+}
+
 /// A bind mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// The path on the host.
     pub source: PathBuf,
-    /// Read-only: the mount itself.
-    pub read_only: bool,
-    /// Read-only: all below it.
-    pub recursive_read_only: bool,
+    /// What the container may do.
+    pub access: Access,
     /// With what is mounted below it.
     pub recursive: bool,
     /// What the host mounts below it later is seen.
@@ -52,18 +67,64 @@ pub struct Forbidden {
     pub except: PathBuf,
 }
 
-/// Opens the source where the host's paths mean what the caller meant, and attaches it at the target.
+/// What tells one volume from another: containers that mount the same share its files, locks and memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    /// What the source's own mount forbids.
+    flags: StatVfsMountFlags,
+    /// The guest has a copy of it.
+    mirrored: bool,
+    /// Where other mounts lie below it: which mount it is of, and what may be done there, for each container's access
+    /// to those is settled on the host.
+    tree: Option<(u64, Access, bool)>,
+}
+
+impl Identity {
+    /// Whether all of it is one mount, of which the guest can make each container see what it may.
+    pub fn is_one_mount(&self) -> bool {
+        self.tree.is_none()
+    }
+
+    /// Whether the guest has a copy of it.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
+    }
+
+    /// Whether even the host may not write there.
+    pub fn is_read_only(&self) -> bool {
+        self.flags.contains(StatVfsMountFlags::RDONLY)
+    }
+}
+
+/// A source that was found, and cloned: attached nowhere yet.
+#[derive(Debug)]
+pub struct Found {
+    /// Directory, or file.
+    pub kind: FileType,
+    /// Which one.
+    pub identity: Identity,
+    /// Where it truly is.
+    pub resolved: PathBuf,
+    /// The clone; read-only where the container may not write.
+    pub tree: Detached,
+    /// What the guest has in its own memory instead.
+    pub memory: Option<Memory>,
+}
+
+/// Looks a source up where the host's paths mean what the caller meant.
 ///
 /// # Errors
 /// The source is not there, forbidden, or neither file nor directory.
-pub async fn attach(host: &HostNamespace, bind: Bind, forbidden: Forbidden, place: Place) -> Result<()> {
+pub async fn look_up(
+    host: &HostNamespace,
+    bind: Bind,
+    limits: mirror::Limits,
+    forbidden: &Forbidden,
+) -> Result<Found> {
     let object = format!("mount source {}", bind.source.display());
-    let source = bind.source.clone();
-    let lookup = host.run(move || {
-        let (tree, resolved) = clone(&bind)?;
-        Ok((tree.file_type()?, tree, resolved))
-    });
-    let (kind, tree, resolved) = match timeout(LOOKUP_BOUND, lookup).await {
+    let found = match timeout(LOOKUP_BOUND, host.run(move || find(&bind, limits))).await {
         Ok(result) => result.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::invalid(&object, "it does not exist"),
             io::ErrorKind::Unsupported => Error::invalid(&object, error.to_string()),
@@ -71,29 +132,20 @@ pub async fn attach(host: &HostNamespace, bind: Bind, forbidden: Forbidden, plac
         })?,
         Err(late) => return Err(Error::Host { step: format!("opening {object}"), source: late.into() }),
     };
-    if is_forbidden(&resolved, &forbidden) {
-        return Err(Error::invalid(object, format!("it is the runtime's own ({})", resolved.display())));
-    }
-    if !matches!(kind, FileType::Directory | FileType::RegularFile) {
-        let reason =
-            format!("a {} cannot be shared with a MicroVM: directories and regular files can", name(kind));
+    if is_forbidden(&found.resolved, forbidden) {
+        let reason = format!("it is the runtime's own ({})", found.resolved.display());
         return Err(Error::invalid(object, reason));
     }
-    blocking(move || {
-        if kind == FileType::Directory {
-            place.make_directory()?;
-        } else {
-            place.make_file()?;
-        }
-        tree.attach(&place.seen)
-    })
-    .await
-    .step(|| format!("attaching {}", source.display()))
+    if !matches!(found.kind, FileType::Directory | FileType::RegularFile) {
+        let name = name(found.kind);
+        let reason = format!("a {name} cannot be shared with a MicroVM: directories and regular files can");
+        return Err(Error::invalid(object, reason));
+    }
+    Ok(found)
 }
 
-/// Clones what the source names, and says where it truly is. The path is looked up once: what is checked is what is
-/// attached.
-fn clone(bind: &Bind) -> io::Result<(Detached, PathBuf)> {
+/// The path is looked up once: what is checked is what is attached.
+fn find(bind: &Bind, limits: mirror::Limits) -> io::Result<Found> {
     let pinned = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let by_descriptor = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
     let resolved = fs::read_link(&by_descriptor)?;
@@ -102,15 +154,35 @@ fn clone(bind: &Bind) -> io::Result<(Detached, PathBuf)> {
             format!("it is the host's kernel's ({}), and the container runs on another", resolved.display());
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
+    let mut identity = identify(&pinned, &resolved, bind)?;
+    if bind.access != Access::ReadWrite && plugin(&resolved) == Some(Plugin::Written) {
+        identity.mirrored = mirror::is_possible(&resolved, limits)?;
+    }
+    let memory = memory::find(&pinned, &resolved)?;
     let tree = Detached::clone_of(Path::new(&by_descriptor), bind.recursive)?;
     // Never shared with the host: an unmount below the clone would be one on the host.
     let propagation = if bind.follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
     tree.change(Attributes { set: 0, propagation, recursive: true })?;
-    if bind.read_only || bind.recursive_read_only {
-        let (set, recursive) = (libc::MOUNT_ATTR_RDONLY, bind.recursive_read_only);
-        tree.change(Attributes { set, propagation: 0, recursive })?;
+    if bind.access != Access::ReadWrite {
+        let recursive = bind.access == Access::RecursiveReadOnly;
+        tree.change(Attributes { set: libc::MOUNT_ATTR_RDONLY, propagation: 0, recursive })?;
     }
-    Ok((tree, resolved))
+    Ok(Found { kind: tree.file_type()?, identity, resolved, tree, memory })
+}
+
+fn identify(pinned: &OwnedFd, resolved: &Path, bind: &Bind) -> io::Result<Identity> {
+    let stat = rustix::fs::fstat(pinned)?;
+    let lies_below = |point: &Path| point != resolved && point.starts_with(resolved);
+    let is_tree =
+        bind.recursive && (bind.follows_host || table()?.iter().any(|point| lies_below(&point.path)));
+    let tree = if is_tree {
+        let mount = statx(pinned, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        Some((mount, bind.access, bind.follows_host))
+    } else {
+        None
+    };
+    let flags = fstatvfs(pinned)?.f_flag;
+    Ok(Identity { device: stat.st_dev, inode: stat.st_ino, flags, mirrored: false, tree })
 }
 
 fn is_forbidden(resolved: &Path, forbidden: &Forbidden) -> bool {

@@ -12,15 +12,15 @@ use crate::sys::{file::absent_is_fine, mount::unmount_below, thread::blocking};
 const BOUND: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Unmounts all below a container's directory, and removes it. Plainly: a volume that somebody still uses is not
+/// Unmounts all at and below a place, and removes it. Plainly: a volume that somebody still uses is not
 /// free, and a lazy unmount would only hide that.
 ///
 /// # Errors
 /// Something is in use after [`BOUND`].
-pub async fn release(directory: Place) -> io::Result<()> {
+pub async fn release(place: Place) -> io::Result<()> {
     let deadline = Instant::now() + BOUND;
     loop {
-        let tried = directory.clone();
+        let tried = place.clone();
         match blocking(move || unmount_and_remove(&tried)).await {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 sleep(PAUSE).await;
@@ -30,8 +30,11 @@ pub async fn release(directory: Place) -> io::Result<()> {
     }
 }
 
-fn unmount_and_remove(directory: &Place) -> io::Result<()> {
-    unmount_below(&directory.seen, UnmountFlags::empty())?;
-    // Empty files and directories; nothing was ever mounted in this one.
-    absent_is_fine(fs::remove_dir_all(&directory.behind))
+fn unmount_and_remove(place: &Place) -> io::Result<()> {
+    unmount_below(&place.seen, UnmountFlags::empty())?;
+    // An empty file or directory; nothing was ever mounted on this one.
+    match fs::remove_dir(&place.behind) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&place.behind),
+        removed => absent_is_fine(removed),
+    }
 }

@@ -104,6 +104,7 @@ pub(super) async fn make(
         make_nic(environment, spec),
     );
     let share = share.map(|daemon| {
+        resources.share_daemon = Some(daemon.process.identity().pid.unsigned_abs());
         resources.helpers.push(Arc::new(daemon.process));
         daemon.vhost
     });

@@ -72,7 +72,7 @@ impl Arguments {
             // Fast string instructions are slow ones where each of their steps is emulated, and a fifth level of page
             // tables is one more to walk: the kernel takes what it does without them.
             Accelerator::Tcg { code_buffer_mb, .. } => {
-                (format!("tcg,tb-size={code_buffer_mb}"), "max,-erms,-fsrm,-la57")
+                (format!("tcg,tb-size={code_buffer_mb}"), "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57")
             }
         };
         self.pair("-accel", accelerator);
@@ -162,7 +162,7 @@ mod tests {
     fn tcg_has_its_buffer_and_its_timer_arguments() {
         let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 2_596_134 }, 1, None);
         for part in [
-            "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-la57",
+            "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
             "memory-backend-memfd,id=memory,size=320M,share=on",
             "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check keepinittext init_on_alloc=1",
