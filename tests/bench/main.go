@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -23,12 +24,17 @@ const (
 
 func main() {
 	output := flag.String("output", "../target/bench.json", "the `file` for the numbers")
-	only := flag.String("only", "", "measure only this `part`: streams or runc")
+	flag.Usage = usage
 	flag.Parse()
+	chosen, err := choose(flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
 	started := time.Now()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	results, err := measure(ctx, *only)
+	results, err := measure(ctx, chosen)
 	if err == nil {
 		results.print(os.Stdout)
 		err = results.write(*output)
@@ -41,7 +47,7 @@ func main() {
 	fmt.Printf("\nbench: measured in %s; the numbers are in %s too\n", took, *output)
 }
 
-func measure(ctx context.Context, only string) (results *results, err error) {
+func measure(ctx context.Context, chosen []section) (results *results, err error) {
 	vsock, err := vsockImage()
 	if err != nil {
 		return nil, err
@@ -54,17 +60,7 @@ func measure(ctx context.Context, only string) (results *results, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, node.Close(context.Background())) }()
-	b := &bench{node: node, results: newResults()}
-	switch only {
-	case "":
-		return b.run(ctx)
-	case "streams":
-		return b.results, b.streams(ctx)
-	case "runc":
-		return b.results, errors.Join(b.pull(ctx, images.Busybox), b.besideRunc(ctx))
-	default:
-		return nil, fmt.Errorf("there is no part %q to be measured alone", only)
-	}
+	return (&bench{node: node, results: newResults()}).run(ctx, chosen)
 }
 
 type bench struct {
@@ -72,34 +68,74 @@ type bench struct {
 	node *fixture.Node
 }
 
-func (b *bench) run(ctx context.Context) (*results, error) {
+// section is a part of the measurements that can be had alone.
+type section struct {
+	name, what string
+	measure    func(*bench, context.Context) error
+}
+
+var sections = []section{
+	{"pods", "a pod's life beside a bare machine's boot", (*bench).pods},
+	{"streams", "exec, attach and port-forward", (*bench).streams},
+	{"runc", "streams beside containerd and runc", (*bench).besideRunc},
+	{"memory", fmt.Sprintf("%d pods at once", manyPods), (*bench).frontendMemory},
+	{"pull", "a large image's pull beside containerd's", (*bench).pulls},
+	{"files", "files of an image beside those of a host's directory", (*bench).files},
+	{"layers", "containers of many layers", (*bench).layers},
+}
+
+func usage() {
+	fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-output file] [section...]\n\nAll sections are measured if none is named:")
+	for _, s := range sections {
+		fmt.Fprintf(flag.CommandLine.Output(), "  %-8s %s\n", s.name, s.what)
+	}
+	flag.PrintDefaults()
+}
+
+// choose finds the sections of such names, or all.
+func choose(names []string) ([]section, error) {
+	if len(names) == 0 {
+		return sections, nil
+	}
+	var chosen []section
+	for _, name := range names {
+		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no section %q", name)
+		}
+		chosen = append(chosen, sections[i])
+	}
+	return chosen, nil
+}
+
+func (b *bench) run(ctx context.Context, chosen []section) (*results, error) {
 	if err := b.pull(ctx, images.Busybox); err != nil {
 		return nil, err
 	}
-	// The first pod pays for what is made once; the second is what the bare machine is copied from.
+	// The first pod pays for what is made once.
 	if err := b.warmUp(ctx); err != nil {
 		return nil, err
 	}
-	machine, err := b.bareMachine(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for round := range rounds {
-		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, rounds)
-		if err := b.round(ctx, machine); err != nil {
-			return nil, err
+	for _, s := range chosen {
+		fmt.Fprintln(os.Stderr, s.name+":", s.what)
+		if err := s.measure(b, ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	fmt.Fprintln(os.Stderr, "\rstreams           ")
-	if err := b.streams(ctx); err != nil {
-		return nil, fmt.Errorf("streams: %w", err)
+	return b.results, nil
+}
+
+func (b *bench) pods(ctx context.Context) error {
+	machine, err := b.bareMachine(ctx)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintln(os.Stderr, "streams beside containerd and runc")
-	if err := b.besideRunc(ctx); err != nil {
-		return nil, fmt.Errorf("beside runc: %w", err)
+	for range rounds {
+		if err := b.round(ctx, machine); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintf(os.Stderr, "%d pods at once\n", manyPods)
-	return b.results, b.frontendMemory(ctx)
+	return nil
 }
 
 func (b *bench) round(ctx context.Context, machine *machine) error {

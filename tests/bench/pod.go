@@ -89,12 +89,28 @@ func (b *bench) life(ctx context.Context) (time.Duration, error) {
 }
 
 func (b *bench) createStart(ctx context.Context, sandbox string, pod *cri.PodSandboxConfig, name string) (id string, took time.Duration, err error) {
+	return b.createStarted(ctx, sandbox, pod, fixture.ContainerConfig(name, images.Busybox, "sleep", "3600"))
+}
+
+func (b *bench) createStarted(ctx context.Context, sandbox string, pod *cri.PodSandboxConfig, config *cri.ContainerConfig) (id string, took time.Duration, err error) {
 	start := time.Now()
-	config := fixture.ContainerConfig(name, images.Busybox, "sleep", "3600")
 	if id, err = b.node.Runtime.CreateContainer(ctx, sandbox, config, pod); err == nil {
 		err = b.node.Runtime.StartContainer(ctx, id)
 	}
 	return id, time.Since(start), err
+}
+
+// inPod does something in a pod of its own.
+func (b *bench) inPod(ctx context.Context, config *cri.PodSandboxConfig, do func(sandbox string) error) (err error) {
+	sandbox, err := b.node.Runtime.RunPodSandbox(ctx, config, "")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		err = errors.Join(err, b.node.Runtime.StopPodSandbox(ctx, sandbox), b.node.Runtime.RemovePodSandbox(ctx, sandbox))
+	}()
+	return do(sandbox)
 }
 
 func (b *bench) shimMemory(sandbox string) error {

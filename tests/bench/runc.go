@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"a3s.box/tests/fixture"
 	"a3s.box/tests/images"
 )
 
@@ -14,32 +12,30 @@ import (
 const comparedMiB = 256
 
 // besideRunc takes the same time on this node and on one of containerd and runc, in turns, so that both have the machine as it is.
-func (b *bench) besideRunc(ctx context.Context) (err error) {
-	node, err := fixture.Start(ctx, fixture.Options{Runtime: fixture.Runc, Registry: b.node.Registry()})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, node.Close(context.WithoutCancel(ctx))) }()
-	runc := &bench{node: node, results: newResults()}
-	if err := runc.pull(ctx, images.Busybox); err != nil {
-		return err
-	}
-	return b.withIdle(ctx, func(ours string) error {
-		return runc.withIdle(ctx, func(theirs string) error {
-			for range streamRounds {
-				if err := b.compare(ctx, execVsRunc, ours, runc, theirs, 0, "true"); err != nil {
-					return err
-				}
-			}
-			output := []string{"dd", "if=/dev/zero", "bs=64k", fmt.Sprintf("count=%d", comparedMiB*16)}
-			for range streamRounds {
-				if err := b.compare(ctx, execStdoutVsRunc, ours, runc, theirs, comparedMiB<<20, output...); err != nil {
-					return err
-				}
-			}
-			return nil
+func (b *bench) besideRunc(ctx context.Context) error {
+	return b.withContainerd(ctx, "", func(runc *bench) error {
+		if err := runc.pull(ctx, images.Busybox); err != nil {
+			return err
+		}
+		return b.withIdle(ctx, func(ours string) error {
+			return runc.withIdle(ctx, func(theirs string) error { return b.compareExecs(ctx, ours, runc, theirs) })
 		})
 	})
+}
+
+func (b *bench) compareExecs(ctx context.Context, ours string, runc *bench, theirs string) error {
+	for range streamRounds {
+		if err := b.compare(ctx, execVsRunc, ours, runc, theirs, 0, "true"); err != nil {
+			return err
+		}
+	}
+	output := []string{"dd", "if=/dev/zero", "bs=64k", fmt.Sprintf("count=%d", comparedMiB*16)}
+	for range streamRounds {
+		if err := b.compare(ctx, execStdoutVsRunc, ours, runc, theirs, comparedMiB<<20, output...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compare runs a command that writes so many bytes on both, and adds how many times as long it took here.
@@ -69,19 +65,13 @@ func (b *bench) execTime(ctx context.Context, id string, bytes int, command []st
 }
 
 // withIdle does something with a container that does nothing, in a pod of its own.
-func (b *bench) withIdle(ctx context.Context, do func(container string) error) (err error) {
+func (b *bench) withIdle(ctx context.Context, do func(container string) error) error {
 	config := b.node.PodConfig("idle")
-	sandbox, err := b.node.Runtime.RunPodSandbox(ctx, config, "")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx := context.WithoutCancel(ctx)
-		err = errors.Join(err, b.node.Runtime.StopPodSandbox(ctx, sandbox), b.node.Runtime.RemovePodSandbox(ctx, sandbox))
-	}()
-	id, _, err := b.createStart(ctx, sandbox, config, "idle")
-	if err != nil {
-		return err
-	}
-	return do(id)
+	return b.inPod(ctx, config, func(sandbox string) error {
+		id, _, err := b.createStart(ctx, sandbox, config, "idle")
+		if err != nil {
+			return err
+		}
+		return do(id)
+	})
 }

@@ -20,35 +20,52 @@ var modified = time.Unix(1_700_000_000, 0).UTC()
 
 // layer is a tar stream being written. The first error is kept and reported by build.
 type layer struct {
-	buffer bytes.Buffer
+	// What build reads; nothing if the stream goes elsewhere.
+	buffer *bytes.Buffer
 	tar    *tar.Writer
 	dirs   map[string]bool
 	err    error
 }
 
 func newLayer() *layer {
-	l := &layer{dirs: map[string]bool{".": true, "/": true}}
-	l.tar = tar.NewWriter(&l.buffer)
+	buffer := new(bytes.Buffer)
+	l := layerTo(buffer)
+	l.buffer = buffer
 	return l
 }
 
+// layerTo is a layer whose stream is not kept, and ended by close.
+func layerTo(out io.Writer) *layer {
+	return &layer{tar: tar.NewWriter(out), dirs: map[string]bool{".": true, "/": true}}
+}
+
 func (l *layer) add(header tar.Header, content []byte) *layer {
+	header.Size = int64(len(content))
+	return l.stream(header, bytes.NewReader(content))
+}
+
+// stream adds an entry of the header's size, and its parents.
+func (l *layer) stream(header tar.Header, content io.Reader) *layer {
 	if parent := path.Dir(header.Name); !l.dirs[parent] {
 		l.dir(parent, 0o755)
 	}
 	header.ModTime = modified
-	return l.entry(header, content)
+	return l.write(header, content)
 }
 
 // entry writes an entry as it is, without parents.
 func (l *layer) entry(header tar.Header, content []byte) *layer {
 	header.Size = int64(len(content))
+	return l.write(header, bytes.NewReader(content))
+}
+
+func (l *layer) write(header tar.Header, content io.Reader) *layer {
 	header.Format = tar.FormatPAX
 	if l.err == nil {
 		l.err = l.tar.WriteHeader(&header)
 	}
 	if l.err == nil {
-		_, l.err = l.tar.Write(content)
+		_, l.err = io.Copy(l.tar, content)
 	}
 	return l
 }
@@ -106,13 +123,20 @@ func netRaw() map[string]string {
 }
 
 func (l *layer) build() (v1.Layer, error) {
+	if err := l.close(); err != nil {
+		return nil, err
+	}
+	return layerOf(l.buffer.Bytes())
+}
+
+func (l *layer) close() error {
 	if l.err == nil {
 		l.err = l.tar.Close()
 	}
 	if l.err != nil {
-		return nil, fmt.Errorf("layer: %w", l.err)
+		return fmt.Errorf("layer: %w", l.err)
 	}
-	return layerOf(l.buffer.Bytes())
+	return nil
 }
 
 // layerOf is a layer with such a tar stream.
