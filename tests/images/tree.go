@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// tree is files by made-up content: a layer's, or a directory's. Neither is ever in memory as a whole.
+// tree is files of made-up content: a layer's, or a directory's. Neither is ever in memory as a whole.
 type tree []madeFile
 
 // madeFile has the same bytes for the same name.
