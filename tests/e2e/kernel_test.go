@@ -98,6 +98,12 @@ func TestGuestHasWhatProgramsExpect(t *testing.T) {
 	contains(t, "namespaces", namespaces, "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 	contains(t, "pressure stall information", c.exec("cat", "/proc/pressure/memory"), "some avg10")
 	contains(t, "transparent huge pages", c.exec("cat", "/sys/kernel/mm/transparent_hugepage/enabled"), "madvise")
+	// Without a good clock it would be jiffies, in steps of 10 ms.
+	switch clock := c.exec("cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource"); clock {
+	case "tsc", "tsc-early", "kvm-clock":
+	default:
+		t.Errorf("the guest's clock is %q", clock)
+	}
 	contains(t, "CPU mitigations", c.exec("cat", "/sys/devices/system/cpu/vulnerabilities/spectre_v1"), "Mitigation")
 	for _, file := range []string{"/proc/sysvipc/shm", "/proc/swaps", "/proc/keys", "/proc/net/if_inet6", "/proc/sys/fs/mqueue/msg_max"} {
 		c.exec("test", "-e", file)

@@ -133,6 +133,9 @@ fn kernel_arguments(plan: &Plan) -> String {
         // Emulated timers are too irregular for the kernel's calibrations: without the first, some boots hang; the
         // others spare it tests that take half of the boot's time.
         line += &format!(" tsc_early_khz={tsc_khz} lapic_timer_khz={LAPIC_TIMER_KHZ} no_timer_check");
+        // The counter is the host's. Held against emulated ticks, which come late on a busy host, it would be found wrong, and the
+        // guest would be left with a clock that steps by 10 ms.
+        line += " tsc=reliable";
         // Nor does it get back the memory of code that ran once: packaging/kernel/patches says why.
         line += " keepinittext";
         // virtiofsd writes to the guest's memory behind QEMU's back, which so goes on to run the translation of what
@@ -172,7 +175,7 @@ mod tests {
             "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
             "memory-backend-memfd,id=memory,size=320M,share=on",
-            "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check keepinittext init_on_alloc=1",
+            "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check tsc=reliable keepinittext init_on_alloc=1",
             "-kernel /proc/self/fd/15 -initrd /proc/self/fd/16",
             "-add-fd fd=12,set=1",
             "elevateprivileges=deny,spawn=deny",
