@@ -82,9 +82,6 @@ func (n *node) revive() {
 	}
 }
 
-// ours tells whether the test runs on a3s-box, and not on containerd with runc: for what docs/differences.md lists.
-func (n *node) ours() bool { return n.ServedBy() != fixture.Runc }
-
 // until waits for a condition, and fails the test if it does not come true.
 func (n *node) until(what string, condition func() error) {
 	n.t.Helper()
