@@ -66,7 +66,7 @@ fn run() -> Result<Infallible, Failed> {
     // SAFETY: no thread has been started yet.
     let zygote = unsafe { zygote::spawn() }?;
     mounts::attach_devices()?;
-    let scratch = Scratch::attach(options.scratch_in_memory)?;
+    let scratch = Scratch::find(options.scratch_in_memory);
     cgroups::prepare()?;
     sys::link::loopback_up().step(|| "set the loopback device up".to_owned())?;
     sysctl::set_defaults();
