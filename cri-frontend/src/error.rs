@@ -237,7 +237,7 @@ fn kind_of_cni(error: &CniError) -> Kind {
             _ => Kind::Internal,
         },
         CniError::NotUndone { cause, .. } => kind_of_cni(cause),
-        CniError::Argument { .. } => Kind::InvalidArgument,
+        CniError::Argument { .. } | CniError::Incapable { .. } => Kind::InvalidArgument,
         CniError::ShuttingDown { .. } => Kind::Unavailable,
         CniError::File { source, .. } => kind_of_io(source),
         CniError::Result { .. } | CniError::Attached { .. } | CniError::Cache { .. } => Kind::Internal,

@@ -9,10 +9,10 @@ use std::{
 };
 
 use a3s_box_proto::ids::SandboxId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{CniError, PodNetwork, config::NetworkConfig};
+use crate::{CniError, PodNetwork, attachment::POD_INTERFACE, config::NetworkConfig};
 
 /// An ADD that was begun.
 #[derive(Debug, Clone)]
@@ -23,6 +23,23 @@ pub(crate) struct Record {
     pub pod: PodNetwork,
     /// The result, once all plugins have succeeded.
     pub result: Option<Value>,
+}
+
+/// An attachment that stands, in the words of GC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Valid {
+    #[serde(rename = "containerID")]
+    pub container: String,
+    pub ifname: String,
+}
+
+/// What other runtimes of the node remember, by CNI's own library.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Foreign {
+    network_name: String,
+    container_id: String,
+    if_name: String,
 }
 
 /// The form on disk.
@@ -39,12 +56,35 @@ struct Stored {
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     dir: PathBuf,
+    foreign: PathBuf,
 }
 
 impl Cache {
     /// Ours below CNI's common cache directory.
     pub fn new(cache_dir: &Path) -> Self {
-        Self { dir: cache_dir.join("a3s-box") }
+        Self { dir: cache_dir.join("a3s-box"), foreign: cache_dir.join("results") }
+    }
+
+    /// All attachments to a network that this node knows of, whoever made them.
+    ///
+    /// # Errors
+    /// One cannot be read: it might be to this network.
+    pub fn valid(&self, network: &str) -> Result<Vec<Valid>, CniError> {
+        let mut valid = Vec::new();
+        for path in files(&self.dir, Some("json"))? {
+            let stored: Stored = read(&path)?;
+            if stored.network.get("name").and_then(Value::as_str) == Some(network) {
+                let container = stored.pod.sandbox_id.to_string();
+                valid.push(Valid { container, ifname: POD_INTERFACE.to_owned() });
+            }
+        }
+        for path in files(&self.foreign, None)? {
+            let foreign: Foreign = read(&path)?;
+            if foreign.network_name == network {
+                valid.push(Valid { container: foreign.container_id, ifname: foreign.if_name });
+            }
+        }
+        Ok(valid)
     }
 
     /// Reads a sandbox's record, if it has one.
@@ -108,6 +148,26 @@ impl Cache {
     }
 }
 
+/// The files of a directory that may be absent, with an ending if one is given.
+fn files(dir: &Path, ending: Option<&str>) -> Result<Vec<PathBuf>, CniError> {
+    let failed = |source| CniError::File { step: "read the directory", path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(failed)?;
+    paths.retain(|path| ending.is_none_or(|ending| path.extension().is_some_and(|own| own == ending)));
+    Ok(paths)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CniError> {
+    let content =
+        fs::read(path).map_err(|source| CniError::File { step: "read", path: path.to_owned(), source })?;
+    serde_json::from_slice(&content)
+        .map_err(|error| CniError::Cache { path: path.to_owned(), reason: error.to_string() })
+}
+
 /// A fixed name, so that a crash leaves one draft at most, which the next write replaces and removal removes.
 fn draft(path: &Path) -> PathBuf {
     path.with_extension("json.new")
@@ -157,5 +217,25 @@ mod tests {
             fs::write(&path, &content[..length]).unwrap();
             assert!(cache.load(&record.pod.sandbox_id).is_err(), "torn after {length} bytes");
         }
+    }
+
+    #[test]
+    fn the_attachments_to_a_network_are_ours_and_those_of_others_on_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        assert_eq!(cache.valid("n").unwrap(), []);
+        cache.store(&record(None)).unwrap();
+        fs::create_dir(dir.path().join("results")).unwrap();
+        for network in ["n", "m"] {
+            let foreign = json!({"kind": "cniCacheV1", "containerId": "c", "ifName": "net1",
+                                 "networkName": network, "result": {}});
+            fs::write(dir.path().join(format!("results/{network}-c-net1")), foreign.to_string()).unwrap();
+        }
+        let valid =
+            |container: &str, ifname: &str| Valid { container: container.into(), ifname: ifname.into() };
+        assert_eq!(cache.valid("n").unwrap(), [valid("0f3e", "eth0"), valid("c", "net1")]);
+        assert_eq!(cache.valid("other").unwrap(), []);
+        fs::write(dir.path().join("results/x"), "{").unwrap();
+        assert!(cache.valid("n").is_err(), "it might be of this network");
     }
 }

@@ -1,13 +1,15 @@
 //! CNI as the frontend uses it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use a3s_box_proto::{config, ids::SandboxId};
+use tokio::sync::RwLock;
 
 use crate::{
     Attachment, CniError, PodNetwork,
+    arguments::Untaken,
     cache::{Cache, Record},
-    chain::{PORT_MAPPINGS, Runner},
+    chain::Runner,
     config::NetworkConfig,
 };
 
@@ -17,6 +19,9 @@ pub struct Cni {
     conf_dir: PathBuf,
     cache: Cache,
     runner: Runner,
+    collects: bool,
+    /// Whoever attaches shares it; who collects garbage must not take an attachment that is being made for some.
+    attaching: Arc<RwLock<()>>,
 }
 
 /// What the next pod would be attached to.
@@ -37,6 +42,8 @@ impl Cni {
     pub fn new(network: &config::Network) -> Self {
         Self {
             conf_dir: network.conf_dir.clone(),
+            collects: network.gc,
+            attaching: Arc::default(),
             cache: Cache::new(&network.cache_dir),
             runner: Runner {
                 bin_dirs: network.bin_dirs.clone(),
@@ -45,18 +52,53 @@ impl Cni {
         }
     }
 
-    /// Whether a pod could be attached now. Reads a small file and looks for the plugins.
+    /// Whether a pod could be attached now: reads a small file, looks for the plugins, and asks them (STATUS) where
+    /// their version of the specification has an answer.
     ///
     /// # Errors
-    /// There is no configuration, it makes no sense, or a plugin of it is missing.
-    pub fn status(&self) -> Result<NetworkSummary, CniError> {
-        let network = self.load()?;
+    /// There is no configuration, it makes no sense, or a plugin of it is missing or not ready.
+    pub async fn status(&self) -> Result<NetworkSummary, CniError> {
+        let this = self.clone();
+        let network = blocking("read CNI's configuration", move || this.load()).await?;
+        self.runner.status(&network).await?;
         Ok(NetworkSummary {
             file: network.file,
             name: network.name,
             cni_version: network.version.to_owned(),
             plugins: network.plugins.into_iter().map(|plugin| plugin.kind).collect(),
         })
+    }
+
+    /// Lets the plugins of the present network free what belongs to no attachment that this node knows of (GC), where
+    /// their version of the specification can. No pod is attached meanwhile.
+    ///
+    /// # Errors
+    /// There is no usable network, an attachment is remembered and cannot be read, or a plugin failed.
+    pub async fn collect_garbage(&self) -> Result<(), CniError> {
+        if !self.collects {
+            return Ok(());
+        }
+        let _alone = self.attaching.write().await;
+        let this = self.clone();
+        let (network, valid) = blocking("prepare CNI's GC", move || {
+            let network = this.load()?;
+            let valid = this.cache.valid(&network.name)?;
+            Ok((network, valid))
+        })
+        .await?;
+        self.runner.collect_garbage(&network, &valid).await
+    }
+
+    /// Whether a pod's attachment is as its ADD left it (CHECK), where its plugins' version of the specification can tell.
+    ///
+    /// # Errors
+    /// A plugin says that it is not, or failed.
+    pub async fn check(&self, sandbox: &SandboxId) -> Result<(), CniError> {
+        let (cache, sandbox) = (self.cache.clone(), sandbox.clone());
+        match blocking("prepare CNI's CHECK", move || cache.load(&sandbox)).await? {
+            Some(record) => self.runner.check_attachment(&record).await,
+            None => Ok(()),
+        }
     }
 
     /// Attaches a pod. A failure is undone before this returns; dropped half-way, or where the undoing fails too,
@@ -66,6 +108,7 @@ impl Cni {
     /// There is no usable network, or a plugin failed, hung or printed garbage.
     pub async fn add(&self, pod: &PodNetwork) -> Result<Attachment, CniError> {
         pod.cni_args()?;
+        let _no_garbage = self.attaching.read().await;
         let (this, wanted) = (self.clone(), pod.clone());
         let record = blocking("prepare CNI's ADD", move || this.begin(wanted)).await?;
         match self.attach(&record).await {
@@ -101,7 +144,7 @@ impl Cni {
 
     fn load(&self) -> Result<NetworkConfig, CniError> {
         let network = NetworkConfig::load(&self.conf_dir)?;
-        self.runner.check(&network)?;
+        self.runner.find_all(&network)?;
         Ok(network)
     }
 
@@ -110,13 +153,7 @@ impl Cni {
             return Err(CniError::Attached { sandbox: pod.sandbox_id, network: earlier.network.name });
         }
         let network = self.load()?;
-        if !pod.host_ports().is_empty() && !network.is_capable_of(PORT_MAPPINGS) {
-            // Not refused: some networks, Cilium's for one, serve host ports without being told of them here.
-            tracing::warn!(
-                sandbox = %pod.sandbox_id, network = network.name,
-                "the pod wants host ports, and no plugin of its network takes portMappings"
-            );
-        }
+        untaken(&network, &pod)?;
         let record = Record { network, pod, result: None };
         self.cache.store(&record)?;
         Ok(record)
@@ -148,6 +185,27 @@ impl Cni {
         let cache = self.cache.clone();
         blocking("forget CNI's result", move || cache.remove(&record.pod.sandbox_id)).await
     }
+}
+
+/// What the pod wants and no plugin of its network takes.
+fn untaken(network: &NetworkConfig, pod: &PodNetwork) -> Result<(), CniError> {
+    for argument in pod.arguments.all() {
+        let capability = argument.capability;
+        if network.is_capable_of(capability) {
+            continue;
+        }
+        match argument.untaken {
+            Untaken::Ignored => {}
+            Untaken::Warned => tracing::warn!(
+                sandbox = %pod.sandbox_id, network = network.name, capability,
+                "the pod wants what no plugin of its network takes"
+            ),
+            Untaken::Refused => {
+                return Err(CniError::Incapable { network: network.name.clone(), capability });
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -77,6 +77,15 @@ impl NetworkConfig {
         Ok(Self { file, name, version, plugins, list })
     }
 
+    /// Whether the configuration forbids a command of the specification, by a key that may be a text.
+    pub fn forbids(&self, key: &str) -> bool {
+        match self.list.get(key) {
+            Some(Value::Bool(forbidden)) => *forbidden,
+            Some(Value::String(text)) => text == "true",
+            _ => false,
+        }
+    }
+
     /// Whether any plugin of the chain may have this kind of runtime configuration.
     pub fn is_capable_of(&self, capability: &str) -> bool {
         self.plugins.iter().any(|plugin| plugin.is_capable_of(capability))

@@ -44,6 +44,16 @@ pub enum CniError {
         /// Where it was searched.
         dirs: String,
     },
+    /// A pod asks for what no plugin of its network takes.
+    #[error(
+        "network {network:?}: none of its plugins takes {capability:?}, which the pod asks for: its \"capabilities\" must name it"
+    )]
+    Incapable {
+        /// The network's name.
+        network: String,
+        /// CNI's name of it.
+        capability: &'static str,
+    },
     /// A plugin failed.
     #[error("network {network:?}: plugin {plugin:?} failed at {command}: {source}")]
     Plugin {
@@ -51,7 +61,7 @@ pub enum CniError {
         network: String,
         /// The plugin.
         plugin: String,
-        /// ADD or DEL.
+        /// ADD, DEL, CHECK, STATUS or GC.
         command: &'static str,
         /// The cause.
         source: Box<PluginError>,
@@ -111,7 +121,7 @@ pub enum CniError {
 impl CniError {
     /// Whether the request itself is at fault, and not the node.
     pub fn is_invalid_argument(&self) -> bool {
-        matches!(self, Self::Argument { .. })
+        matches!(self, Self::Argument { .. } | Self::Incapable { .. })
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a network is told of a pod.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use a3s_box_proto::ids::SandboxId;
 use serde::{Deserialize, Serialize};
 
-use crate::CniError;
+use crate::{CniError, RuntimeArguments};
 
 /// A pod, as the plugins see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,35 +20,9 @@ pub struct PodNetwork {
     pub uid: String,
     /// Where the pod's network namespace is bound.
     pub netns: PathBuf,
-    /// Ports of the host that lead to the pod.
-    pub port_mappings: Vec<PortMapping>,
-}
-
-/// A port of the host that leads to a port of the pod, in the words of the `portMappings` capability.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PortMapping {
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The port in the pod.
-    pub container_port: u16,
-    /// The port of the host. 0 asks for none: such a mapping reaches no plugin.
-    pub host_port: u16,
-    /// The host's address, or all of them.
-    #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<IpAddr>,
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
+    /// What its plugins are told, where they take it.
+    #[serde(flatten)]
+    pub arguments: RuntimeArguments,
 }
 
 impl PodNetwork {
@@ -74,11 +48,6 @@ impl PodNetwork {
         }
         Ok(args)
     }
-
-    /// The mappings that ask for a port of the host.
-    pub(crate) fn host_ports(&self) -> Vec<&PortMapping> {
-        self.port_mappings.iter().filter(|mapping| mapping.host_port != 0).collect()
-    }
 }
 
 #[cfg(test)]
@@ -92,7 +61,7 @@ pub(crate) mod tests {
             name: "web".into(),
             uid: "u-1".into(),
             netns: netns.into(),
-            port_mappings: Vec::new(),
+            arguments: RuntimeArguments::default(),
         }
     }
 
@@ -111,21 +80,5 @@ pub(crate) mod tests {
         let error = pod.cni_args().unwrap_err();
         assert!(error.is_invalid_argument());
         assert!(error.to_string().contains("K8S_POD_NAME"), "{error}");
-    }
-
-    #[test]
-    fn mappings_without_a_host_port_reach_no_plugin() {
-        let mut pod = pod("/x");
-        let mapping = |host_port| PortMapping {
-            protocol: Protocol::Udp,
-            container_port: 53,
-            host_port,
-            host_ip: "127.0.0.1".parse().ok(),
-        };
-        pod.port_mappings = vec![mapping(0), mapping(5353)];
-        assert_eq!(
-            serde_json::to_value(pod.host_ports()).unwrap(),
-            serde_json::json!([{"protocol": "udp", "containerPort": 53, "hostPort": 5353, "hostIP": "127.0.0.1"}])
-        );
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{fs, os::fd::AsFd, path::Path, thread};
 
-use a3s_box_network::{Cni, NetworkNamespace, PodNetwork, PortMapping, Protocol};
+use a3s_box_network::{Cni, NetworkNamespace, PodNetwork, PortMapping, Protocol, RuntimeArguments};
 use a3s_box_proto::{config::Network, ids::SandboxId};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -49,7 +49,7 @@ fn write_configuration(dir: &Path) -> Network {
     ]});
     fs::write(conf_dir.join("10-test.conflist"), list.to_string()).unwrap();
     let bin_dirs = vec![PLUGINS.into()];
-    Network { conf_dir, bin_dirs, cache_dir: dir.join("cache"), plugin_timeout_s: 60 }
+    Network { conf_dir, bin_dirs, cache_dir: dir.join("cache"), plugin_timeout_s: 60, ..Network::default() }
 }
 
 fn leases(dir: &Path) -> usize {
@@ -65,12 +65,15 @@ fn pod(id: &str, netns: &NetworkNamespace) -> PodNetwork {
         name: "web".into(),
         uid: "u".into(),
         netns: netns.path().to_owned(),
-        port_mappings: vec![PortMapping {
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            host_port: 8080,
-            host_ip: None,
-        }],
+        arguments: RuntimeArguments {
+            port_mappings: vec![PortMapping {
+                protocol: Protocol::Tcp,
+                container_port: 80,
+                host_port: 8080,
+                host_ip: None,
+            }],
+            ..RuntimeArguments::default()
+        },
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use a3s_box_network::{Cni, CniError, PodNetwork};
+use a3s_box_network::{Cni, CniError, PodNetwork, RuntimeArguments};
 use a3s_box_proto::config::Network;
 
 const FAKE_PLUGIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fake-plugin");
@@ -40,6 +40,8 @@ impl Fixture {
             bin_dirs: vec![path("absent"), path("bin")],
             cache_dir: path("cache"),
             plugin_timeout_s,
+            gc: true,
+            ..Network::default()
         });
         let pod = PodNetwork {
             sandbox_id: "0f3e".parse().unwrap(),
@@ -47,13 +49,20 @@ impl Fixture {
             name: "web".into(),
             uid: "u".into(),
             netns: "/proc/self/ns/net".into(),
-            port_mappings: Vec::new(),
+            arguments: RuntimeArguments::default(),
         };
         Self { dir, cni, pod }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Puts something else into the configuration.
+    fn configure(&self, from: &str, to: &str) {
+        let file = self.path("conf/10-test.conflist");
+        let list = fs::read_to_string(&file).unwrap();
+        fs::write(file, list.replace(from, to)).unwrap();
     }
 
     /// `ADD first`, `DEL second` …
@@ -87,7 +96,7 @@ async fn until(condition: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_chain_runs_forwards_to_attach_and_backwards_to_detach() {
     let fixture = Fixture::new(&["first", "second"]);
-    assert_eq!(fixture.cni.status().unwrap().plugins, ["first", "second"]);
+    assert_eq!(fixture.cni.status().await.unwrap().plugins, ["first", "second"]);
     let attachment = fixture.cni.add(&fixture.pod).await.unwrap();
     assert_eq!(attachment.ips, ["10.9.8.7".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(fixture.cni.cached(&fixture.pod.sandbox_id), Some(attachment));
@@ -104,7 +113,7 @@ async fn detaching_needs_neither_configuration_nor_namespace() {
     fixture.pod.netns = fixture.path("netns");
     fixture.cni.add(&fixture.pod).await.unwrap();
     fs::remove_file(fixture.path("conf/10-test.conflist")).unwrap();
-    assert!(fixture.cni.status().unwrap_err().to_string().contains("no network configuration"));
+    assert!(fixture.cni.status().await.unwrap_err().to_string().contains("no network configuration"));
     fixture.cni.del(&fixture.pod).await.unwrap();
 
     let calls = fs::read_to_string(fixture.path("bin/calls")).unwrap();
@@ -200,7 +209,7 @@ async fn a_missing_plugin_is_found_out_before_anything_is_done() {
     let fixture = Fixture::new(&["first", "second"]);
     fs::remove_file(fixture.path("bin/second")).unwrap();
     fixture.refused(&["second", "absent", "bin"]).await;
-    assert!(fixture.cni.status().unwrap_err().to_string().contains("second"));
+    assert!(fixture.cni.status().await.unwrap_err().to_string().contains("second"));
     assert_eq!((fixture.calls().len(), fixture.records()), (0, 0));
 }
 
@@ -212,4 +221,65 @@ async fn a_damaged_record_does_not_make_a_pod_immortal() {
     assert_eq!(fixture.cni.cached(&fixture.pod.sandbox_id), None);
     fixture.cni.del(&fixture.pod).await.unwrap();
     assert_eq!((fixture.calls(), fixture.records()), (vec!["ADD first".into(), "DEL first".into()], 0));
+}
+
+#[tokio::test]
+async fn plugins_are_asked_what_their_version_of_the_specification_knows() {
+    let ours = |fixture: &Fixture, commands: &[&str]| {
+        let calls = fixture.calls();
+        let asked = |call: &&String| !call.starts_with("ADD") && !call.starts_with("DEL");
+        assert_eq!(calls.iter().filter(asked).cloned().collect::<Vec<_>>(), commands);
+    };
+    for (list, commands) in [
+        (r#""1.1.0""#, &["STATUS a", "STATUS b", "CHECK a", "CHECK b", "GC a", "GC b"][..]),
+        (r#""1.1.0", "disableCheck": true, "disableGC": "true""#, &["STATUS a", "STATUS b"][..]),
+        (r#""1.0.0""#, &["CHECK a", "CHECK b"][..]),
+        (r#""0.4.0""#, &["CHECK a", "CHECK b"][..]),
+        (r#""0.3.1""#, &[][..]),
+    ] {
+        let fixture = Fixture::new(&["a", "b"]);
+        fixture.configure(r#""1.0.0""#, list);
+        fixture.cni.status().await.unwrap();
+        fixture.cni.add(&fixture.pod).await.unwrap();
+        fixture.cni.check(&fixture.pod.sandbox_id).await.unwrap();
+        fixture.cni.collect_garbage().await.unwrap();
+        ours(&fixture, commands);
+        let log = fs::read_to_string(fixture.path("bin/calls")).unwrap();
+        for line in log.lines() {
+            let has = |word: &str| line.contains(word);
+            assert_eq!(has("prevResult"), line.starts_with("CHECK") || line.starts_with("ADD b"), "{line}");
+            let valid = r#""cni.dev/valid-attachments":[{"containerID":"0f3e","ifname":"eth0"}]"#;
+            assert_eq!(has(valid), line.starts_with("GC"), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_plugins_find_wrong_is_told() {
+    let fixture = Fixture::new(&["fail-ask", "second"]);
+    fixture.configure("1.0.0", "1.1.0");
+    fixture.cni.add(&fixture.pod).await.unwrap();
+    let words = |error: CniError, command: &str| {
+        let text = error.to_string();
+        assert!(["fail-ask", command, "says no"].iter().all(|word| text.contains(word)), "{text}");
+    };
+    words(fixture.cni.status().await.unwrap_err(), "STATUS");
+    words(fixture.cni.check(&fixture.pod.sandbox_id).await.unwrap_err(), "CHECK");
+    words(fixture.cni.collect_garbage().await.unwrap_err(), "GC");
+    assert_eq!(fixture.calls().last().unwrap(), "GC second", "all are asked");
+    fs::write(fixture.path("cache/a3s-box/torn.json"), "{").unwrap();
+    assert!(matches!(fixture.cni.collect_garbage().await.unwrap_err(), CniError::Cache { .. }));
+}
+
+#[tokio::test]
+async fn addresses_that_no_plugin_takes_are_refused() {
+    let mut fixture = Fixture::new(&["first"]);
+    fixture.pod.arguments.ips = vec!["10.9.8.7".into()];
+    let error = fixture.refused(&["test", "ips", "capabilities"]).await;
+    assert!(error.is_invalid_argument());
+    assert_eq!((fixture.calls().len(), fixture.records()), (0, 0));
+    fixture.configure(r#""first""#, r#""first", "capabilities": {"ips": true}"#);
+    fixture.cni.add(&fixture.pod).await.unwrap();
+    let calls = fs::read_to_string(fixture.path("bin/calls")).unwrap();
+    assert!(calls.contains(r#""runtimeConfig":{"ips":["10.9.8.7"]}"#), "{calls}");
 }

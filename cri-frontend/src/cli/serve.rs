@@ -12,7 +12,7 @@ use std::{
 };
 
 use a3s_box_image::ImageStore;
-use a3s_box_network::Cni;
+use a3s_box_network::{Cni, CniError};
 use a3s_box_proto::config::Config;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -29,6 +29,7 @@ use crate::{
     events::Events,
     grpc::{self, socket},
     node::{Node, names::Names, registry::Registry},
+    sandbox::network,
     shim::Shims,
     state::{self, StateError},
     streaming::{self, Streaming},
@@ -72,6 +73,7 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let (streaming, streams) = streaming::bind(&config.streaming).await?;
     let (node, loaded) = open(path, config, streaming).await?;
     state::reconcile(&node, loaded).await?;
+    node.work.spawn(look_after_networks(node.clone()));
     info!(socket = %node.config.cri.socket.display(), "serving");
     let shutdown = node.shutdown.clone();
     tokio::spawn(async move {
@@ -98,6 +100,23 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
         warn!("work in progress is left to the next frontend");
     }
     Ok(())
+}
+
+/// What an earlier frontend or the host's end may have left, and what may have been done to pods meanwhile.
+async fn look_after_networks(node: Arc<Node>) {
+    let work = async {
+        match node.cni.collect_garbage().await {
+            Ok(()) | Err(CniError::NoConfig { .. }) => {}
+            Err(error) => warn!(%error, "the network's garbage is not collected (CNI GC)"),
+        }
+        for sandbox in node.sandboxes.all() {
+            network::check(&node, &sandbox).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = node.shutdown.cancelled() => {}
+    }
 }
 
 async fn open(

@@ -1,4 +1,5 @@
-//! Whether pods could be made now, and what is missing: looked up anew each time, without running anything.
+//! Whether pods could be made now, and what is missing: looked up anew each time. Only CNI plugins are run, those that know the
+//! question.
 
 use std::{
     fs,
@@ -35,21 +36,19 @@ pub struct Health {
     pub accelerator: Option<&'static str>,
 }
 
-/// Looks at files and devices.
+/// Looks at files and devices, and asks the network's plugins.
 pub async fn check(node: &Node) -> Result<Health, Error> {
-    let (config, cni) = (node.config.clone(), node.cni.clone());
+    let network = match node.cni.status().await {
+        Ok(network) => Condition {
+            met: true,
+            reason: "",
+            message: format!("network {:?} of {}", network.name, network.file.display()),
+        },
+        Err(error) => Condition { met: false, reason: "NetworkPluginNotReady", message: error.to_string() },
+    };
+    let config = node.config.clone();
     let checked = spawn_blocking(move || {
         let accelerator = accelerator(&config);
-        let network = match cni.status() {
-            Ok(network) => Condition {
-                met: true,
-                reason: "",
-                message: format!("network {:?} of {}", network.name, network.file.display()),
-            },
-            Err(error) => {
-                Condition { met: false, reason: "NetworkPluginNotReady", message: error.to_string() }
-            }
-        };
         Health { runtime: runtime(&config, accelerator.as_ref()), network, accelerator: accelerator.ok() }
     });
     checked.await.map_err(|ended| Error::Abandoned(ended.to_string()))

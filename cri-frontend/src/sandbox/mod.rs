@@ -2,7 +2,7 @@
 
 mod bury;
 pub mod list;
-mod network;
+pub mod network;
 mod plan;
 pub mod record;
 pub mod release;

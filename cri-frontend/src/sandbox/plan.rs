@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use a3s_box_proto::{config::Config, cri::PodSandboxConfig};
 use a3s_box_spec::{check_name, check_sandbox};
 
-use super::{network::port_mapping, record::NetworkMode};
+use super::{network, record::NetworkMode};
 use crate::error::Error;
 
 /// Where a pod's network comes from.
@@ -36,10 +36,11 @@ impl Plan {
         }
         check_sandbox(&config)?;
         log_directory(&config.log_directory)?;
-        let network = network_mode(&config)?;
+        let mode = network_mode(&config)?;
         // Later it would be too late: what cannot be attached could not be detached either.
-        config.port_mappings.iter().try_for_each(|mapping| port_mapping(mapping).map(drop))?;
-        Ok(Self { config: Arc::new(config), handler, network })
+        network::arguments(&config)?;
+        network::check_addresses(&config, &node.annotations.allowed, mode)?;
+        Ok(Self { config: Arc::new(config), handler, network: mode })
     }
 }
 

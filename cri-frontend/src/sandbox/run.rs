@@ -196,7 +196,7 @@ async fn boot(node: &Node, sandbox: &Sandbox) -> Result<Shim, Failed> {
         }
     };
     sandbox.connect(shim.clone());
-    let config = sandbox.record.with(|record| record.config.clone());
+    let config = sandbox.record.with(|record| network::for_shim(&record.config));
     let timeout = Duration::from_secs(node.config.vm.boot_timeout_s);
     shim.create_sandbox(&sandbox.bundle, sandbox.netns.path(), &config, timeout)
         .await

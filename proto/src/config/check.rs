@@ -11,6 +11,9 @@ type Wrong = (&'static str, String);
 /// `/pods/`, an id of at most 76 characters, and a name of at most 9.
 const LONGEST_STATE_DIR: usize = 107 - "/pods/".len() - crate::ids::MAX_ID_LENGTH - "/123456789".len() + 1;
 
+/// A microvm has places for three network devices.
+const MOST_SPARE: usize = 2;
+
 /// Checks all that one key's type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     paths(config)?;
@@ -87,6 +90,10 @@ fn limits(config: &Config) -> Result<(), Wrong> {
     at_most("pids.default", config.pids.default, "pids.max", config.pids.max)?;
     at_least("streaming.idle_timeout_s", config.streaming.idle_timeout_s, 1)?;
     at_least("network.plugin_timeout_s", config.network.plugin_timeout_s, 1)?;
+    if config.network.spare_interfaces > MOST_SPARE {
+        let reason = format!("{} is too large: at most {MOST_SPARE}", config.network.spare_interfaces);
+        return Err(("network.spare_interfaces", reason));
+    }
     at_least("images.parallel_layers", config.images.parallel_layers as u64, 1)?;
     at_least("images.progress_timeout_s", config.images.progress_timeout_s, 1)?;
     at_least("images.max_convert_s", config.images.max_convert_s, 1)?;

@@ -256,6 +256,10 @@ pub struct Network {
     pub cache_dir: PathBuf,
     /// For one plugin's run.
     pub plugin_timeout_s: u64,
+    /// Interfaces that a pod may get besides its first, where nothing says so of the pod itself.
+    pub spare_interfaces: usize,
+    /// Plugins are asked to free what belongs to no attachment of the node, when the frontend starts.
+    pub gc: bool,
 }
 
 impl Default for Network {
@@ -265,6 +269,8 @@ impl Default for Network {
             bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cache_dir: "/var/lib/cni".into(),
             plugin_timeout_s: 60,
+            spare_interfaces: 0,
+            gc: true,
         }
     }
 }
