@@ -18,7 +18,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// What the host says about the pod.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// Devices, routes, neighbours.
+    /// Devices, routes, neighbours, rules.
     pub network: network::Network,
     /// Kernel parameters.
     pub sysctls: HashMap<String, String>,
@@ -41,7 +41,15 @@ impl Sandbox {
         let object = || Object::Sandbox;
         let _busy = self.busy.lock().await;
         let Configuration { network, sysctls, files } = configuration;
-        let set_sysctls = || sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value));
+        let set_sysctls = || {
+            for (name, value) in &network.sysctls {
+                // What the host's kernel has, this one may lack; what the pod itself asks for, it must have.
+                if let Err(error) = sysctl::set(name, value) {
+                    tracing::warn!("of the network: {error}");
+                }
+            }
+            sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value))
+        };
         network::configure(&network, set_sysctls).await.of(object)?;
         blocking(move || {
             if !files.hostname.is_empty() {

@@ -88,6 +88,7 @@ impl Error {
             Self::Host { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory => Code::RESOURCE_EXHAUSTED,
                 io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
+                io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
                 _ => Code::INTERNAL,
             },
             Self::Interrupted(_) => Code::ABORTED,

@@ -14,6 +14,9 @@ import (
 var shared *fixture.Node
 
 func TestMain(m *testing.M) {
+	if command := os.Getenv("CNI_COMMAND"); command != "" {
+		os.Exit(cniPlugin(command))
+	}
 	os.Exit(runAll(m))
 }
 

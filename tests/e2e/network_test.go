@@ -92,19 +92,6 @@ func TestGuestHasTheAddressOfTheNetworkNamespace(t *testing.T) {
 	contains(t, "loopback", c.exec("ip", "-4", "addr", "show", "dev", "lo"), "127.0.0.1/8")
 }
 
-func TestPodHasAnIPv6AddressWhereTheNetworkGivesOne(t *testing.T) {
-	n := ownNode(t, fixture.Options{DualStack: true})
-	p := n.runPod()
-	additional := p.status().Network.AdditionalIps
-	if len(additional) != 1 {
-		t.Fatalf("additional addresses: %v", additional)
-	}
-	p.shell("server", "exec httpd -f -p '[::]:8080' -h /www")
-	for _, address := range []string{p.podIP(), additional[0].Ip} {
-		equal(t, "page from "+address, n.fetch(net.JoinHostPort(address, "8080")), "hello from a pod\n")
-	}
-}
-
 func TestNetworkModeNoneGivesLoopbackOnly(t *testing.T) {
 	n := ownNode(t, fixture.Options{NoNetwork: true})
 	p := n.runPod(annotated("a3s.box/network-mode", "none"))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +135,10 @@ func TestWrongContainerIsRefusedByName(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(host, "proc"), 0o755))
 	must(t, unix.Mount("/proc", filepath.Join(host, "proc"), "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(host, "proc"), unix.MNT_DETACH) })
+	socket := filepath.Join(host, "socket")
+	listener, err := net.Listen("unix", socket)
+	must(t, err)
+	defer listener.Close()
 	long := strings.Repeat("x", 10<<10)
 	bind := func(source string) func(*cri.ContainerConfig) {
 		return mounted(&cri.Mount{HostPath: source, ContainerPath: "/data"})
@@ -173,11 +178,15 @@ func TestWrongContainerIsRefusedByName(t *testing.T) {
 		"the runtime's own directory": {bind(n.RootDir()), []string{n.RootDir(), "runtime's own"}},
 		"it by a symbolic link":       {bind(link), []string{link, "runtime's own"}},
 		"another pod's directory":     {bind(filepath.Dir(n.PodDir(p.id))), []string{"runtime's own"}},
-		"relative source":             {bind("data"), []string{"host_path", "data"}},
-		"NUL in a source":             {bind("/tmp/a\x00b"), []string{"host_path", "NUL"}},
-		"mount over everything":       {mounted(&cri.Mount{HostPath: host, ContainerPath: "/"}), []string{"container_path"}},
-		"too many processes":          {limited(&cri.LinuxContainerResources{Unified: map[string]string{"pids.max": "999999"}}), []string{"pids.max", "32768"}},
-		"file of another name":        {limited(&cri.LinuxContainerResources{Unified: map[string]string{"memory/../x": "1"}}), []string{"memory/../x"}},
+		"a socket of the host":        {bind(socket), []string{socket, "socket"}},
+		"mounts for the host": {mounted(&cri.Mount{
+			HostPath: host, ContainerPath: "/data", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL,
+		}), []string{"cannot appear on the host"}},
+		"relative source":       {bind("data"), []string{"host_path", "data"}},
+		"NUL in a source":       {bind("/tmp/a\x00b"), []string{"host_path", "NUL"}},
+		"mount over everything": {mounted(&cri.Mount{HostPath: host, ContainerPath: "/"}), []string{"container_path"}},
+		"too many processes":    {limited(&cri.LinuxContainerResources{Unified: map[string]string{"pids.max": "999999"}}), []string{"pids.max", "32768"}},
+		"file of another name":  {limited(&cri.LinuxContainerResources{Unified: map[string]string{"memory/../x": "1"}}), []string{"memory/../x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := fixture.ContainerConfig(fmt.Sprintf("wrong-%d", len(name)), busybox, "true")
@@ -195,7 +204,7 @@ func TestWrongContainerIsRefusedByName(t *testing.T) {
 		})
 	}
 	config := fixture.ContainerConfig("no-image", "registry.k8s.io/no/such:image")
-	_, err := n.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
+	_, err = n.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
 	refused(t, err, codes.NotFound, "no/such")
 	p.idle("right").exec("true")
 }

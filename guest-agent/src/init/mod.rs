@@ -6,5 +6,6 @@ pub mod entropy;
 pub mod limits;
 pub mod mounts;
 pub mod network;
+mod replay;
 pub mod shutdown;
 pub mod sysctl;

@@ -1,18 +1,21 @@
-//! The pod's network, as the host's network namespace has it: devices, addresses, routes, neighbours.
+//! The pod's network, as the host's network namespace has it: devices and addresses; `replay` does the rest.
 
-use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashMap, fmt, fs, net::IpAddr, path::Path, str::FromStr};
 
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec,
     packet_route::{
         address::{AddressAttribute, AddressFlags},
         link::{LinkAttribute, LinkMessage},
-        route::RouteScope,
     },
 };
 
-use crate::error::Failed;
+use super::replay::replay;
+use crate::error::{Failed, Step};
+
+/// Where the kernel shows devices.
+const DEVICES: &str = "/sys/class/net";
 
 /// A hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +70,8 @@ impl FromStr for Cidr {
 pub struct Interface {
     /// The address that the VMM gave it.
     pub device_mac: Mac,
+    /// Its index on the host.
+    pub host_index: u32,
     /// What it shall be called.
     pub name: String,
     /// What the pod's network knows it by.
@@ -77,50 +82,18 @@ pub struct Interface {
     pub addresses: Vec<Cidr>,
 }
 
-/// A route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Where it leads; none is the default route.
-    pub destination: Option<Cidr>,
-    /// Over whom.
-    pub gateway: Option<IpAddr>,
-    /// Name of the device.
-    pub device: String,
-    /// RT_SCOPE_*.
-    pub scope: u8,
-    /// The gateway is a neighbour whatever the addresses say.
-    pub onlink: bool,
-    /// Lower is preferred.
-    pub metric: Option<u32>,
-    /// The address that packets get.
-    pub source: Option<IpAddr>,
-    /// The family, where neither destination nor gateway tells.
-    pub ipv6: bool,
-}
-
-/// A neighbour that never has to be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its hardware address.
-    pub mac: Mac,
-    /// Name of the device.
-    pub device: String,
-}
-
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// Devices.
     pub interfaces: Vec<Interface>,
-    /// Routes, in the order in which they can be set.
-    pub routes: Vec<Route>,
-    /// Permanent neighbours.
-    pub neighbours: Vec<Neighbour>,
+    /// Neighbours, routes and rules as the host's kernel told them, in the order in which they can be made.
+    pub messages: Vec<Vec<u8>>,
+    /// Kernel parameters that the network's plugins have set, in order.
+    pub sysctls: Vec<(String, String)>,
 }
 
-fn failed(step: String) -> impl FnOnce(rtnetlink::Error) -> Failed {
+pub(super) fn failed(step: String) -> impl FnOnce(rtnetlink::Error) -> Failed {
     move |error| Failed::because(step, error.to_string())
 }
 
@@ -150,63 +123,83 @@ async fn configure_with(
         .try_collect()
         .await
         .map_err(failed("list network devices".to_owned()))?;
+    let devices = network.interfaces.iter().map(|interface| find(&links, interface));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    for link in links.iter().filter(|link| !devices.contains(&link.header.index)) {
+        take_away(link)?;
+    }
+    make_way(handle, &links, &network.interfaces, &devices).await?;
     let mut indexes = HashMap::new();
-    for interface in &network.interfaces {
-        let index = give_name(handle, &links, interface).await?;
-        indexes.insert(interface.name.as_str(), index);
+    for (interface, &index) in network.interfaces.iter().zip(&devices) {
+        identify(handle, index, interface).await?;
+        indexes.insert(interface.host_index, index);
     }
     named()?;
-    for interface in &network.interfaces {
-        set_up(handle, indexes[interface.name.as_str()], interface).await?;
+    for (interface, &index) in network.interfaces.iter().zip(&devices) {
+        set_up(handle, index, interface).await?;
     }
-    let index_of = |device: &str| {
-        indexes.get(device).copied().ok_or_else(|| {
-            Failed::because(format!("find device {device:?}"), "the request has no interface of that name")
-        })
-    };
-    for neighbour in &network.neighbours {
-        handle
-            .neighbours()
-            .add(index_of(&neighbour.device)?, neighbour.address)
-            .link_layer_address(&neighbour.mac.0)
-            .replace()
-            .execute()
-            .await
-            .map_err(failed(format!("add neighbour {}", neighbour.address)))?;
-    }
-    for route in &network.routes {
-        add_route(handle, index_of(&route.device)?, route).await?;
+    for message in &network.messages {
+        replay(handle, message, &indexes).await?;
     }
     Ok(())
 }
 
-/// The device that has that hardware address: the VMM's before the first call, the pod's afterwards.
-fn find<'a>(links: &'a [LinkMessage], interface: &Interface) -> Option<&'a LinkMessage> {
+/// The index of the device that has that hardware address: the VMM's before the first call, the pod's afterwards.
+fn find(links: &[LinkMessage], interface: &Interface) -> Result<u32, Failed> {
     let has = |link: &LinkMessage, mac: Mac| {
         link.attributes
             .iter()
             .any(|attribute| matches!(attribute, LinkAttribute::Address(address) if *address == mac.0))
     };
     let by = |mac: Mac| links.iter().find(|link| has(link, mac));
-    by(interface.device_mac).or_else(|| interface.mac.and_then(by))
-}
-
-async fn give_name(handle: &Handle, links: &[LinkMessage], interface: &Interface) -> Result<u32, Failed> {
-    let link = find(links, interface).ok_or_else(|| {
+    let link = by(interface.device_mac).or_else(|| interface.mac.and_then(by)).ok_or_else(|| {
         Failed::because(
             format!("find the device for {}", interface.name),
             format!("no device has the address {}", interface.device_mac),
         )
     })?;
-    let index = link.header.index;
-    let is_named = link
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, LinkAttribute::IfName(name) if *name == interface.name));
-    let mut change = LinkUnspec::new_with_index(index);
-    if !is_named {
-        change = change.name(interface.name.clone());
+    Ok(link.header.index)
+}
+
+fn name_of(link: &LinkMessage) -> &str {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+/// Takes a device of the VM away that the pod's network has no use for. What programs made has no device.
+fn take_away(link: &LinkMessage) -> Result<(), Failed> {
+    let name = name_of(link);
+    let device = Path::new(DEVICES).join(name).join("device");
+    let Ok(target) = fs::read_link(&device) else { return Ok(()) };
+    let id = target.file_name().unwrap_or_default();
+    fs::write(device.join("driver/unbind"), id.as_encoded_bytes())
+        .step(|| format!("take the spare device {name} away"))
+}
+
+/// Gives names that others of the devices are to have back, where there are several.
+async fn make_way(
+    handle: &Handle,
+    links: &[LinkMessage],
+    interfaces: &[Interface],
+    devices: &[u32],
+) -> Result<(), Failed> {
+    for (interface, &index) in interfaces.iter().zip(devices) {
+        let name = links.iter().find(|link| link.header.index == index).map(name_of).unwrap_or_default();
+        if name != interface.name && interfaces.iter().any(|other| other.name == name) {
+            let change = LinkUnspec::new_with_index(index).name(format!("a3s{index}")).build();
+            let set = handle.link().set(change).execute();
+            set.await.map_err(failed(format!("take its name from {name}")))?;
+        }
     }
+    Ok(())
+}
+
+/// Sets name, hardware address and MTU; what is so already changes nothing.
+async fn identify(handle: &Handle, index: u32, interface: &Interface) -> Result<(), Failed> {
+    let mut change = LinkUnspec::new_with_index(index).name(interface.name.clone());
     if let Some(mac) = interface.mac {
         change = change.address(mac.0.to_vec());
     }
@@ -215,8 +208,7 @@ async fn give_name(handle: &Handle, links: &[LinkMessage], interface: &Interface
     }
     let name = &interface.name;
     let set = handle.link().set(change.build()).execute();
-    set.await.map_err(failed(format!("set name, address and MTU of {name}")))?;
-    Ok(index)
+    set.await.map_err(failed(format!("set name, address and MTU of {name}")))
 }
 
 async fn set_up(handle: &Handle, index: u32, interface: &Interface) -> Result<(), Failed> {
@@ -230,47 +222,11 @@ async fn set_up(handle: &Handle, index: u32, interface: &Interface) -> Result<()
 
 async fn add_address(handle: &Handle, index: u32, name: &str, cidr: Cidr) -> Result<(), Failed> {
     let mut request = handle.address().add(index, cidr.address, cidr.prefix).replace();
-    if cidr.address.is_ipv6() {
-        // The host's end of the pod has proved already that nobody else has it; a second proof takes a second.
-        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-    }
+    // The host's end of the pod has proved already that nobody else has it; a second proof takes a second. The route that
+    // an address brings is among the host's, if nobody has removed it there.
+    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+    request.message_mut().attributes.push(AddressAttribute::Flags(flags));
     request.execute().await.map_err(failed(format!("add address {}/{} to {name}", cidr.address, cidr.prefix)))
-}
-
-async fn add_route(handle: &Handle, index: u32, route: &Route) -> Result<(), Failed> {
-    let step = || format!("add route {route:?}");
-    let is_v6 = match (route.destination, route.gateway) {
-        (Some(destination), _) => destination.address.is_ipv6(),
-        (None, Some(gateway)) => gateway.is_ipv6(),
-        (None, None) => route.ipv6,
-    };
-    let any: IpAddr =
-        if is_v6 { std::net::Ipv6Addr::UNSPECIFIED.into() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
-    let destination = route.destination.unwrap_or(Cidr { address: any, prefix: 0 });
-    let mut message = RouteMessageBuilder::<IpAddr>::new()
-        .output_interface(index)
-        .scope(RouteScope::from(route.scope))
-        .destination_prefix(destination.address, destination.prefix)
-        .map_err(|error| mismatch(route)(&error))?;
-    if let Some(gateway) = route.gateway {
-        message = message.gateway(gateway).map_err(|error| mismatch(route)(&error))?;
-    }
-    if let Some(source) = route.source {
-        message = message.pref_source(source).map_err(|error| mismatch(route)(&error))?;
-    }
-    if let Some(metric) = route.metric {
-        message = message.priority(metric);
-    }
-    if route.onlink {
-        message = message.onlink();
-    }
-    handle.route().add(message.build()).replace().execute().await.map_err(failed(step()))
-}
-
-/// rtnetlink does not export the name of its builder's error.
-fn mismatch(route: &Route) -> impl FnOnce(&dyn fmt::Display) -> Failed {
-    let step = format!("add route {route:?}");
-    move |error| Failed::because(step, error.to_string())
 }
 
 #[cfg(test)]

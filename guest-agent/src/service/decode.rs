@@ -8,7 +8,7 @@ use a3s_box_proto::{
 use crate::{
     container::{create, exec, user},
     error::Error,
-    init::network::{Cidr, Interface, Neighbour, Network, Route},
+    init::network::{Cidr, Interface, Network},
     rootfs::{Wanted, erofs::is_layer_name},
     sandbox::Configuration,
     sys::tty::Size,
@@ -163,8 +163,8 @@ pub fn sandbox(request: agent::ConfigureSandboxRequest) -> Result<Configuration,
     Ok(Configuration {
         network: Network {
             interfaces: all(request.interfaces)?,
-            routes: request.routes.into_iter().map(route).collect::<Result<_, _>>()?,
-            neighbours: request.neighbours.into_iter().map(neighbour).collect::<Result<_, _>>()?,
+            messages: request.netlink,
+            sysctls: request.network_sysctls.into_iter().map(|one| (one.name, one.value)).collect(),
         },
         sysctls: request.sysctls.into_iter().collect(),
         files: PodFiles {
@@ -197,32 +197,11 @@ fn interface(interface: agent::Interface) -> Result<Interface, Error> {
     let addresses = interface.addresses.iter().map(|text| parsed::<Cidr>("interface address", text));
     Ok(Interface {
         device_mac: parsed("interface device_mac", &interface.device_mac)?,
+        host_index: interface.host_index,
         mac: optional("interface mac", &interface.mac)?,
         mtu: (interface.mtu != 0).then_some(interface.mtu),
         addresses: addresses.collect::<Result<_, _>>()?,
         name,
-    })
-}
-
-fn route(route: agent::Route) -> Result<Route, Error> {
-    Ok(Route {
-        destination: optional("route destination", &route.destination)?,
-        gateway: optional("route gateway", &route.gateway)?,
-        scope: u8::try_from(route.scope)
-            .map_err(|_| Error::invalid("route scope", format!("{} is no scope", route.scope)))?,
-        onlink: route.onlink,
-        metric: (route.metric != 0).then_some(route.metric),
-        source: optional("route source", &route.source)?,
-        ipv6: route.ipv6,
-        device: route.device,
-    })
-}
-
-fn neighbour(neighbour: agent::Neighbour) -> Result<Neighbour, Error> {
-    Ok(Neighbour {
-        address: parsed("neighbour address", &neighbour.address)?,
-        mac: parsed("neighbour mac", &neighbour.mac)?,
-        device: neighbour.device,
     })
 }
 
@@ -253,7 +232,5 @@ mod tests {
         assert!(size(80, 70_000).is_err());
         let wrong = agent::Interface { name: "eth/0".to_owned(), ..Default::default() };
         assert!(interface(wrong).is_err());
-        let wrong = agent::Route { scope: 300, ..Default::default() };
-        assert!(route(wrong).unwrap_err().to_string().contains("300 is no scope"));
     }
 }

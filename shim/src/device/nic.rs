@@ -1,4 +1,4 @@
-//! The network device: a tap in the pod's network namespace, opened for the VMM.
+//! The network devices: taps in the pod's network namespace, opened for the VMM.
 
 use std::{
     fs::{File, OpenOptions},
@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use crate::network::{TAP, within};
+use crate::network::{tap_name, within};
 
 /// A network device.
 #[derive(Debug)]
@@ -17,27 +17,32 @@ pub struct Nic {
     pub mac: String,
 }
 
-/// Makes the tap and sets it up. It goes with its last descriptor, the VMM's.
+/// Makes so many taps and sets them up. They go with their last descriptors, the VMM's.
 ///
 /// # Errors
 /// The namespace or `/dev/net/tun` is not there.
-pub async fn make(netns: File, pod: &str) -> io::Result<Nic> {
-    let tap = within(netns, |handle| async move {
-        let tap = open_tap()?;
-        let index = crate::network::link_index(&handle, TAP).await?;
-        let up = rtnetlink::LinkUnspec::new_with_index(index).up().build();
-        handle.link().set(up).execute().await.map_err(io::Error::other)?;
-        Ok(tap)
+pub async fn make(netns: File, pod: &str, count: usize) -> io::Result<Vec<Nic>> {
+    let taps = within(netns, move |handle| async move {
+        let mut taps = Vec::new();
+        for device in 0..count {
+            let name = tap_name(device);
+            taps.push(open_tap(&name)?);
+            let index = crate::network::link_index(&handle, &name).await?;
+            let up = rtnetlink::LinkUnspec::new_with_index(index).up().build();
+            handle.link().set(up).execute().await.map_err(io::Error::other)?;
+        }
+        Ok(taps)
     })
     .await?;
-    Ok(Nic { tap: tap.into(), mac: mac_of(pod) })
+    let nics = taps.into_iter().enumerate();
+    Ok(nics.map(|(device, tap)| Nic { tap: tap.into(), mac: mac_of(pod, device) }).collect())
 }
 
-fn open_tap() -> io::Result<File> {
+fn open_tap(name: &str) -> io::Result<File> {
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: an all-zero `ifreq` is a valid one: a name of NULs and an empty union.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
@@ -51,8 +56,8 @@ fn open_tap() -> io::Result<File> {
 
 /// A locally administered address. It is seen by the guest only, so it need not differ between pods; it does, so
 /// that a dump of packets tells which pod it is of.
-fn mac_of(pod: &str) -> String {
-    let hash = pod.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+fn mac_of(pod: &str, device: usize) -> String {
+    let hash = pod.bytes().chain(device.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
@@ -65,8 +70,9 @@ mod tests {
 
     #[test]
     fn an_address_is_local_and_of_one_station() {
-        let mac = mac_of("pod");
+        let mac = mac_of("pod", 0);
         assert!(mac.starts_with("02:") && mac.len() == 17, "{mac}");
-        assert_ne!(mac, mac_of("pod2"));
+        assert_ne!(mac, mac_of("pod2", 0));
+        assert_ne!(mac, mac_of("pod", 1));
     }
 }

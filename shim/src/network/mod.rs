@@ -3,6 +3,7 @@
 mod loopback;
 mod read;
 mod redirect;
+mod sysctl;
 
 use std::{fs::File, io, net::IpAddr, os::fd::AsFd};
 
@@ -12,11 +13,17 @@ use rtnetlink::{Handle, packet_route::link::LinkAttribute};
 pub use loopback::Loopback;
 pub use read::{PodNetwork, read};
 pub use redirect::tie;
+pub use sysctl::Baseline;
 
 use crate::sys::{namespace::enter_network, thread::apart};
 
-/// The name of our tap in the pod's network namespace.
-pub const TAP: &str = "a3s-tap";
+/// What the names of our taps in the pod's network namespace begin with.
+const TAP: &str = "a3s-tap";
+
+/// The name of the tap of a device.
+pub fn tap_name(device: usize) -> String {
+    format!("{TAP}{device}")
+}
 
 /// Runs netlink calls in a network namespace, on a thread of its own.
 ///
@@ -61,8 +68,9 @@ struct Link {
     mtu: u32,
 }
 
-/// The pod's interface: the first Ethernet one besides our tap. A namespace may hold others by itself (`lo`, `tunl0`).
-async fn pod_link(handle: &Handle) -> io::Result<Option<Link>> {
+/// The pod's interfaces: the Ethernet ones besides our taps, in the order in which they were made. A namespace may hold
+/// others by itself (`lo`, `tunl0`).
+async fn pod_links(handle: &Handle) -> io::Result<Vec<Link>> {
     let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
     let mut found: Vec<Link> = Vec::new();
     for message in links {
@@ -78,11 +86,20 @@ async fn pod_link(handle: &Handle) -> io::Result<Option<Link>> {
                 _ => {}
             }
         }
-        if link.name != TAP {
+        if !link.name.starts_with(TAP) {
             found.push(link);
         }
     }
-    Ok(found.into_iter().min_by_key(|link| link.index))
+    found.sort_by_key(|link| link.index);
+    Ok(found)
+}
+
+/// How many interfaces the namespace has now.
+///
+/// # Errors
+/// It is gone.
+pub async fn count(netns: File) -> io::Result<usize> {
+    within(netns, |handle| async move { Ok(pod_links(&handle).await?.len()) }).await
 }
 
 fn format_mac(address: &[u8]) -> String {

@@ -6,62 +6,114 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use a3s_box_proto::agent::{Interface, Neighbour, Route};
+use a3s_box_proto::agent::{Interface, Sysctl};
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, RouteMessageBuilder,
+    Handle, IpVersion, RouteMessageBuilder,
+    packet_core::NetlinkMessage,
     packet_route::{
+        RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage, AddressScope},
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType},
+        neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+        route::{
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
+            RouteType,
+        },
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
     },
 };
 
-use super::{Link, format_mac, is_link_local, pod_link, within};
+use super::{Baseline, Link, is_link_local, pod_links, within};
+
+/// The table of the host's own addresses, which the kernel fills.
+const LOCAL: u8 = 255;
+/// The kernel's own rules: their priorities and tables.
+const RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
 /// The network that the guest is to have.
 #[derive(Debug, Default)]
 pub struct PodNetwork {
-    /// None, where the namespace holds none.
-    pub interface: Option<Interface>,
-    /// Routes by that interface, those without a gateway first.
-    pub routes: Vec<Route>,
-    /// Permanent neighbours.
-    pub neighbours: Vec<Neighbour>,
+    /// In the order of the VM's devices.
+    pub interfaces: Vec<Interface>,
+    /// Permanent neighbours, routes and rules, as the kernel told them, in the order in which they can be made.
+    pub messages: Vec<Vec<u8>>,
+    /// What plugins have set.
+    pub sysctls: Vec<Sysctl>,
 }
 
-/// Reads the namespace. `device_mac` is the address of the VM's device.
+/// Reads the namespace. `device_macs` are the addresses of the VM's devices.
 ///
 /// # Errors
-/// The namespace is gone.
-pub async fn read(netns: File, device_mac: String) -> io::Result<PodNetwork> {
+/// The namespace is gone, or has more interfaces than the VM has devices.
+pub async fn read(netns: File, device_macs: Vec<String>, baseline: Baseline) -> io::Result<PodNetwork> {
     within(netns, |handle| async move {
-        let Some(link) = pod_link(&handle).await? else { return Ok(PodNetwork::default()) };
-        let addresses = addresses(&handle, &link).await?;
-        let mut routes = Vec::new();
-        for family in
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-        {
-            let messages: Vec<_> =
-                handle.route().get(family).execute().try_collect().await.map_err(io::Error::other)?;
-            routes.extend(messages.iter().filter_map(|message| route(message, &link)));
+        let links = pod_links(&handle).await?;
+        if links.len() > device_macs.len() {
+            return Err(too_many(&links, device_macs.len()));
         }
-        // A gateway must be reachable before a route may name it.
-        routes.sort_by_key(|route: &Route| !route.gateway.is_empty());
-        let neighbours: Vec<_> =
-            handle.neighbours().get().execute().try_collect().await.map_err(io::Error::other)?;
-        let neighbours = neighbours.iter().filter_map(|message| neighbour(message, &link)).collect();
-        let interface = Interface {
-            device_mac,
-            name: link.name,
-            mac: link.mac,
-            mtu: link.mtu,
-            addresses,
-            ..Interface::default()
-        };
-        Ok(PodNetwork { interface: Some(interface), routes, neighbours })
+        let mut interfaces = Vec::new();
+        for (link, device_mac) in links.iter().zip(device_macs) {
+            interfaces.push(Interface {
+                device_mac,
+                name: link.name.clone(),
+                mac: link.mac.clone(),
+                mtu: link.mtu,
+                addresses: addresses(&handle, link).await?,
+                host_index: link.index,
+                ..Interface::default()
+            });
+        }
+        let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let sysctls = baseline.changed(&names).into_iter();
+        let sysctls = sysctls.map(|(name, value)| Sysctl { name, value, ..Sysctl::default() }).collect();
+        Ok(PodNetwork { interfaces, messages: messages(&handle, &links).await?, sysctls })
     })
     .await
+}
+
+fn too_many(links: &[Link], devices: usize) -> io::Error {
+    let names = links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "the network gave the pod {} interfaces ({names}), and its VM has network devices for {devices}: network.spare_interfaces or \
+             the annotation k8s.v1.cni.cncf.io/networks would have said before it was booted that there would be more",
+            links.len()
+        ),
+    )
+}
+
+async fn messages(handle: &Handle, links: &[Link]) -> io::Result<Vec<Vec<u8>>> {
+    let is_ours = |index: u32| links.iter().any(|link| link.index == index);
+    let neighbours: Vec<_> =
+        handle.neighbours().get().execute().try_collect().await.map_err(io::Error::other)?;
+    let mut told: Vec<RouteNetlinkMessage> =
+        neighbours.into_iter().filter_map(|one| neighbour(one, &is_ours)).collect();
+    let mut routes = Vec::new();
+    for family in
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+    {
+        let all: Vec<RouteMessage> =
+            handle.route().get(family).execute().try_collect().await.map_err(io::Error::other)?;
+        routes.extend(all.into_iter().filter_map(|one| route(one, &is_ours)));
+    }
+    // A gateway must be reachable before a route may name it.
+    routes.sort_by_key(has_gateway);
+    told.extend(routes.into_iter().map(RouteNetlinkMessage::NewRoute));
+    for family in [IpVersion::V4, IpVersion::V6] {
+        // A node without one of the families has no rules of it.
+        let all: Vec<_> = handle.rule().get(family).execute().try_collect().await.unwrap_or_default();
+        told.extend(all.into_iter().filter_map(rule).map(RouteNetlinkMessage::NewRule));
+    }
+    Ok(told.into_iter().map(packed).collect())
+}
+
+fn packed(told: RouteNetlinkMessage) -> Vec<u8> {
+    let mut message = NetlinkMessage::from(told);
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<String>> {
@@ -92,60 +144,82 @@ fn address(message: &AddressMessage) -> Option<String> {
     Some(format!("{address}/{}", message.header.prefix_len))
 }
 
-fn route(message: &RouteMessage, link: &Link) -> Option<Route> {
-    let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+fn neighbour(mut message: NeighbourMessage, is_ours: &impl Fn(u32) -> bool) -> Option<RouteNetlinkMessage> {
+    if !is_ours(message.header.ifindex) || message.header.state != NeighbourState::Permanent {
         return None;
     }
-    let mut route = Route {
-        device: link.name.clone(),
-        scope: u8::from(header.scope).into(),
-        onlink: header.flags.contains(RouteFlags::Onlink),
-        ipv6: header.address_family == rtnetlink::packet_route::AddressFamily::Inet6,
-        ..Route::default()
-    };
-    if route.ipv6 {
-        // IPv6 routes have no scope; the kernel always reports 0.
-        route.scope = u8::from(RouteScope::Universe).into();
-    }
-    let mut by_this_link = false;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => by_this_link = *index == link.index,
-            RouteAttribute::Destination(to) => {
-                let to = ip(to)?;
-                if is_link_local(to) || to.is_multicast() {
-                    return None;
-                }
-                route.destination = format!("{to}/{}", header.destination_prefix_length);
-            }
-            RouteAttribute::Gateway(gateway) => route.gateway = ip(gateway)?.to_string(),
-            RouteAttribute::PrefSource(source) => route.source = ip(source)?.to_string(),
-            RouteAttribute::Priority(metric) => route.metric = *metric,
-            _ => {}
-        }
-    }
-    by_this_link.then_some(route)
+    // The rest counts its use.
+    message.attributes.retain(|attribute| {
+        matches!(attribute, NeighbourAttribute::Destination(_) | NeighbourAttribute::LinkLayerAddress(_))
+    });
+    (message.attributes.len() == 2).then_some(RouteNetlinkMessage::NewNeighbour(message))
 }
 
-fn neighbour(message: &NeighbourMessage, link: &Link) -> Option<Neighbour> {
-    if message.header.ifindex != link.index || message.header.state != NeighbourState::Permanent {
+/// A route as it would be asked for. Those that addresses and interfaces bring by themselves, the guest's kernel makes too.
+fn route(mut message: RouteMessage, is_ours: &impl Fn(u32) -> bool) -> Option<RouteMessage> {
+    let header = &mut message.header;
+    let leads_somewhere = header.kind == RouteType::Unicast;
+    let leads_nowhere = matches!(
+        header.kind,
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
+    );
+    if header.table == LOCAL
+        || header.flags.contains(RouteFlags::Cloned)
+        || !(leads_somewhere || leads_nowhere && header.protocol != RouteProtocol::Kernel)
+    {
         return None;
     }
-    let mut neighbour = Neighbour { device: link.name.clone(), ..Neighbour::default() };
+    header.flags &= RouteFlags::Onlink | RouteFlags::Pervasive;
+    // How old it is, the number of an object that is told of besides, and the loopback that a route to nowhere is said to
+    // lead to.
+    message.attributes.retain(|attribute| match attribute {
+        RouteAttribute::CacheInfo(_) | RouteAttribute::NhId(_) => false,
+        RouteAttribute::Oif(_) => leads_somewhere,
+        _ => true,
+    });
+    for attribute in &mut message.attributes {
+        let fits = match attribute {
+            RouteAttribute::Oif(index) => is_ours(*index),
+            RouteAttribute::MultiPath(hops) => {
+                hops.iter_mut()
+                    .for_each(|hop| hop.flags &= RouteNextHopFlags::Onlink | RouteNextHopFlags::Pervasive);
+                hops.iter().all(|hop| is_ours(hop.interface_index))
+            }
+            RouteAttribute::Destination(to) => {
+                ip(to).is_some_and(|to| !is_link_local(to) && !to.is_multicast())
+            }
+            _ => true,
+        };
+        if !fits {
+            return None;
+        }
+    }
+    Some(message)
+}
+
+fn has_gateway(route: &RouteMessage) -> bool {
+    let names_one = |attribute: &RouteAttribute| {
+        matches!(
+            attribute,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
+        )
+    };
+    route.attributes.iter().any(names_one)
+}
+
+/// A rule as it would be asked for; not one that each namespace begins with.
+fn rule(mut message: RuleMessage) -> Option<RuleMessage> {
+    let (mut priority, mut table) = (0, u32::from(message.header.table));
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                neighbour.address = address.to_string();
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                neighbour.address = address.to_string();
-            }
-            NeighbourAttribute::LinkLayerAddress(mac) => neighbour.mac = format_mac(mac),
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(number) => table = *number,
             _ => {}
         }
     }
-    (!neighbour.address.is_empty()).then_some(neighbour)
+    message.header.flags &= RuleFlags::Invert;
+    let is_kernels = message.header.action == RuleAction::ToTable && RULES.contains(&(priority, table));
+    (!is_kernels).then_some(message)
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -153,5 +227,53 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_taken_as_they_would_be_asked_for() {
+        let ours = |index: u32| index == 7;
+        let with = |kind: RouteType, attributes: Vec<RouteAttribute>| {
+            let mut message = RouteMessage::default();
+            message.header.kind = kind;
+            message.header.table = 254;
+            message.header.flags = RouteFlags::Onlink | RouteFlags::Linkdown;
+            message.attributes = attributes;
+            route(message, &ours)
+        };
+        let to = |text: &str| match text.parse().unwrap() {
+            IpAddr::V4(address) => RouteAttribute::Destination(RouteAddress::Inet(address)),
+            IpAddr::V6(address) => RouteAttribute::Destination(RouteAddress::Inet6(address)),
+        };
+        let taken = with(RouteType::Unicast, vec![to("10.0.0.0"), RouteAttribute::Oif(7)]).unwrap();
+        assert_eq!(taken.header.flags, RouteFlags::Onlink);
+        assert_eq!(taken.attributes.len(), 2);
+        let nowhere = with(RouteType::BlackHole, vec![to("10.0.0.0"), RouteAttribute::Oif(1)]).unwrap();
+        assert_eq!(nowhere.attributes.len(), 1);
+        for attributes in [
+            vec![to("10.0.0.0"), RouteAttribute::Oif(1)],
+            vec![to("fe80::"), RouteAttribute::Oif(7)],
+            vec![to("ff00::"), RouteAttribute::Oif(7)],
+        ] {
+            assert!(with(RouteType::Unicast, attributes.clone()).is_none(), "{attributes:?}");
+        }
+        assert!(with(RouteType::Local, vec![RouteAttribute::Oif(7)]).is_none());
+    }
+
+    #[test]
+    fn the_kernels_own_rules_are_not_taken() {
+        let with = |priority: u32, table: u8| {
+            let mut message = RuleMessage::default();
+            message.header.action = RuleAction::ToTable;
+            message.header.table = table;
+            message.attributes = vec![RuleAttribute::Priority(priority)];
+            rule(message)
+        };
+        assert!(with(32766, 254).is_none() && with(0, 255).is_none());
+        assert!(with(100, 254).is_some() && with(32766, 100).is_some());
     }
 }

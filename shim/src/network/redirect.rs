@@ -1,10 +1,10 @@
-//! Ties the pod's interface to the VM's tap: what comes in at one goes out at the other.
+//! Ties each of the pod's interfaces to a tap of the VM: what comes in at one goes out at the other.
 
 use std::{fs::File, io};
 
 use rtnetlink::{Error, Handle, LinkUnspec};
 
-use super::{TAP, link_index, pod_link, within};
+use super::{link_index, pod_links, tap_name, within};
 
 /// `ETH_P_ALL`, in network byte order as tc wants it.
 const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
@@ -18,12 +18,14 @@ const PRIORITY: u16 = 1;
 /// The kernel lacks `u32` or `mirred`, or the tap is gone.
 pub async fn tie(netns: File) -> io::Result<()> {
     within(netns, |handle| async move {
-        let Some(link) = pod_link(&handle).await? else { return Ok(()) };
-        let tap = link_index(&handle, TAP).await?;
-        let same_size = LinkUnspec::new_with_index(tap).mtu(link.mtu).build();
-        handle.link().set(same_size).execute().await.map_err(io::Error::other)?;
-        redirect(&handle, link.index, tap).await?;
-        redirect(&handle, tap, link.index).await
+        for (device, link) in pod_links(&handle).await?.into_iter().enumerate() {
+            let tap = link_index(&handle, &tap_name(device)).await?;
+            let same_size = LinkUnspec::new_with_index(tap).mtu(link.mtu).build();
+            handle.link().set(same_size).execute().await.map_err(io::Error::other)?;
+            redirect(&handle, link.index, tap).await?;
+            redirect(&handle, tap, link.index).await?;
+        }
+        Ok(())
     })
     .await
 }

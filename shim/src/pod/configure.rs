@@ -53,15 +53,16 @@ impl Pod {
         let names = sandbox.spec.dns.clone();
         let resolv_conf = self.host.run(move || names.resolv_conf()).await;
         let resolv_conf = resolv_conf.step(|| "reading the host's resolv.conf".into())?;
-        let addresses = network.interface.as_ref().map(|interface| interface.addresses.clone());
+        let addresses: Vec<String> =
+            network.interfaces.first().map(|first| first.addresses.clone()).unwrap_or_default();
         let request = ConfigureSandboxRequest {
             hostname: sandbox.spec.hostname.clone(),
             resolv_conf,
-            hosts: dns::hosts(&sandbox.spec.hostname, &addresses.unwrap_or_default()),
+            hosts: dns::hosts(&sandbox.spec.hostname, &addresses),
             sysctls: sandbox.spec.sysctls.clone().into_iter().collect(),
-            interfaces: network.interface.into_iter().collect(),
-            routes: network.routes,
-            neighbours: network.neighbours,
+            interfaces: network.interfaces,
+            netlink: network.messages,
+            network_sysctls: network.sysctls,
             shm_bytes: SHM_BYTES,
             ..ConfigureSandboxRequest::default()
         };
@@ -72,13 +73,15 @@ impl Pod {
     }
 
     async fn network(&self, sandbox: &Sandbox) -> std::io::Result<PodNetwork> {
-        let (Some(path), Some(mac)) = (&sandbox.spec.netns, &sandbox.booted.device_mac) else {
+        let booted = &sandbox.booted;
+        let (Some(path), Some(baseline)) = (&sandbox.spec.netns, &booted.baseline) else {
             return Ok(PodNetwork::default());
         };
         let netns = namespace::open(&self.host, path).await?;
-        let (tied, read) = tokio::join!(network::tie(netns.try_clone()?), network::read(netns, mac.clone()));
-        tied?;
-        read
+        // Read first: what has too many interfaces cannot be tied.
+        let read = network::read(netns.try_clone()?, booted.device_macs.clone(), baseline.clone()).await?;
+        network::tie(netns).await?;
+        Ok(read)
     }
 }
 

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// Asks plugins of other projects for more interfaces: the Network Plumbing Working Group's standard, Multus' for one.
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+
 /// A pod, as asked for; checked.
 #[derive(Debug, Clone, Default)]
 pub struct PodSpec {
@@ -24,6 +27,8 @@ pub struct PodSpec {
     pub hostname: String,
     /// Its network namespace; none where it has loopback only.
     pub netns: Option<PathBuf>,
+    /// Interfaces that it asks for besides its first.
+    pub more_interfaces: usize,
     /// As CRI names it.
     pub cgroup_parent: String,
     /// Ours, checked.
@@ -59,6 +64,7 @@ impl PodSpec {
         Ok(Self {
             hostname: message.hostname,
             netns: netns_of(netns, annotations.network)?,
+            more_interfaces: more_interfaces(&message.annotations),
             cgroup_parent: linux.cgroup_parent,
             annotations,
             limits: declared(linux.resources.as_ref()),
@@ -83,6 +89,7 @@ impl PodSpec {
         Ok(Self {
             hostname: spec.hostname.clone(),
             netns: netns_of(&spec.netns, annotations.network)?,
+            more_interfaces: more_interfaces(&spec.annotations),
             // systemd's form is "slice:prefix:name".
             cgroup_parent: match spec.cgroups_path.split_once(':') {
                 Some((slice, _)) => slice.to_owned(),
@@ -123,6 +130,16 @@ fn netns_of(path: &str, mode: NetworkMode) -> Result<Option<PathBuf>> {
             "no network namespace is given; annotation a3s.box/network-mode = none asks for loopback only",
         )),
         (NetworkMode::Bridge, path) => Ok(Some(path.into())),
+    }
+}
+
+/// A list of names that commas separate, or one in JSON. What it means is the plugin's business.
+fn more_interfaces(annotations: &HashMap<String, String>) -> usize {
+    let list = annotations.get(NETWORKS).map(|list| list.trim()).unwrap_or_default();
+    match serde_json::from_str::<Vec<serde_json::Value>>(list) {
+        Ok(elements) => elements.len(),
+        Err(_) if list.is_empty() => 0,
+        Err(_) => list.split(',').count(),
     }
 }
 
@@ -200,5 +217,13 @@ mod tests {
         assert_eq!(pod.cgroup_parent, "kubepods-pod1.slice");
         let spec = PauseSpec { cgroups_path: "/kubepods/pod1/abc".into(), ..spec };
         assert_eq!(PodSpec::from_pause(&spec, &Config::default()).unwrap().cgroup_parent, "/kubepods/pod1");
+    }
+
+    #[test]
+    fn more_networks_want_more_interfaces() {
+        let count = |list: &str| more_interfaces(&[(NETWORKS.to_owned(), list.to_owned())].into());
+        assert_eq!(more_interfaces(&HashMap::new()), 0);
+        assert_eq!((count(""), count("macvlan"), count("a/b@net1, c")), (0, 1, 2));
+        assert_eq!((count("[]"), count(r#"[{"name": "a", "ips": ["10.1.1.1", "10.1.1.2"]}]"#)), (0, 1));
     }
 }

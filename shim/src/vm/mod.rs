@@ -58,8 +58,8 @@ pub struct Devices {
     pub share: OwnedFd,
     /// The scratch disk's file.
     pub scratch: File,
-    /// The network device, where the pod has one.
-    pub nic: Option<Nic>,
+    /// The network devices.
+    pub nics: Vec<Nic>,
 }
 
 /// A disk that is plugged into a running VM.

@@ -13,6 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
+    network::Baseline,
     sys::{namespace::HostNamespace, tail::printable},
     vm::{
         Accelerator, Plan, Size, Vm,
@@ -63,8 +64,10 @@ impl BootError {
 pub struct Booted {
     /// Which accelerator runs it.
     pub accelerator: &'static str,
-    /// The address of its network device.
-    pub device_mac: Option<String>,
+    /// The addresses of its network devices.
+    pub device_macs: Vec<String>,
+    /// What its network namespace would be like, had no plugin touched it.
+    pub baseline: Option<Baseline>,
     /// What the agent said of its kernel.
     pub kernel_release: String,
     /// The agent's own version, as it says.
@@ -99,7 +102,7 @@ pub async fn boot(
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
     let uid = parts::claim(config, layout, cgroup, resources).await?;
-    let parts::Parts { devices, connector, ready, device_mac } =
+    let parts::Parts { devices, connector, ready, device_macs } =
         parts::make(environment, spec, files, uid, resources).await?;
     let plan = Plan { accelerator, size, uid };
     let paths = Paths {
@@ -124,10 +127,15 @@ pub async fn boot(
         "VM started"
     );
     let bound = Duration::from_secs(config.vm.boot_timeout_s);
-    match await_ready(&vm, resources, &ready, bound, environment.cancel).await {
+    // The guest has enough to do meanwhile.
+    let (said, baseline) =
+        tokio::join!(await_ready(&vm, resources, &ready, bound, environment.cancel), baseline(&device_macs));
+    let baseline = baseline.map_err(BootError::at("looking at a new network namespace"))?;
+    match said {
         Ok(said) => Ok(Booted {
             accelerator: accelerator.name(),
-            device_mac,
+            device_macs,
+            baseline,
             kernel_release: printable(&said.kernel_release, 64),
             agent_version: printable(&said.agent_version, 64),
         }),
@@ -139,6 +147,10 @@ pub async fn boot(
             code,
         }),
     }
+}
+
+async fn baseline(device_macs: &[String]) -> io::Result<Option<Baseline>> {
+    if device_macs.is_empty() { Ok(None) } else { Baseline::read().await.map(Some) }
 }
 
 async fn await_ready(

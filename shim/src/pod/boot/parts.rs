@@ -14,6 +14,7 @@ use crate::{
         nic::{self, Nic},
         virtiofs, vsock,
     },
+    network,
     pod::{layout::Layout, resources::Resources, spec::PodSpec},
     rootfs::shared_dir::SharedDir,
     sys::{namespace, thread::blocking, uid::Uid},
@@ -21,6 +22,8 @@ use crate::{
 };
 
 const KVM: &str = "/dev/kvm";
+/// A microvm has eight places for devices, and five are taken: vsock, share, scratch disk, SCSI controller, random numbers.
+const MOST_NICS: usize = 3;
 
 /// Opens kernel and initramfs, and looks for the programs: each error names the configuration key. Programs' own words
 /// for an absent file help nobody.
@@ -81,7 +84,7 @@ pub(super) struct Parts {
     pub connector: vsock::Connector,
     /// Where the agent will report.
     pub ready: UnixListener,
-    pub device_mac: Option<String>,
+    pub device_macs: Vec<String>,
 }
 
 /// Starts the devices' other ends, all at once.
@@ -97,11 +100,11 @@ pub(super) async fn make(
     let size_mb = spec.annotations.scratch_mb.unwrap_or(config.scratch.default_mb);
     let vsock_directory = layout.vsock();
     // Joined, not tried: none is abandoned in the middle because another failed.
-    let (share, vsock, scratch, nic) = tokio::join!(
+    let (share, vsock, scratch, nics) = tokio::join!(
         virtiofs::start(&config.helpers.virtiofsd, &layout.run, &share),
         vsock::start(&config.helpers.vhost_device_vsock, &vsock_directory, uid),
         disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, size_mb),
-        make_nic(environment, spec),
+        make_nics(environment, spec),
     );
     let share = share.map(|daemon| {
         resources.share_daemon = Some(daemon.process.identity().pid.unsigned_abs());
@@ -115,17 +118,26 @@ pub(super) async fn make(
     let share = share.map_err(BootError::at("starting virtiofsd"))?;
     let (vhost, connector, ready) = vsock.map_err(BootError::at("starting the vsock backend"))?;
     let scratch = scratch.map_err(BootError::at("making the scratch disk"))?;
-    let nic = nic.map_err(BootError::at("making the tap in the pod's network namespace"))?;
-    let device_mac = nic.as_ref().map(|nic| nic.mac.clone());
-    let devices = Devices { files, vsock: vhost, share, scratch, nic };
-    Ok(Parts { devices, connector, ready, device_mac })
+    let nics = nics.map_err(BootError::at("making the taps in the pod's network namespace"))?;
+    let device_macs = nics.iter().map(|nic| nic.mac.clone()).collect();
+    let devices = Devices { files, vsock: vhost, share, scratch, nics };
+    Ok(Parts { devices, connector, ready, device_macs })
 }
 
-async fn make_nic(environment: &Environment<'_>, spec: &PodSpec) -> io::Result<Option<Nic>> {
-    let Some(path) = &spec.netns else { return Ok(None) };
-    let netns = namespace::open(environment.host, path)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+/// As many as the pod is known to need; of a network that is there already, each interface counts.
+async fn make_nics(environment: &Environment<'_>, spec: &PodSpec) -> io::Result<Vec<Nic>> {
+    let Some(path) = &spec.netns else { return Ok(Vec::new()) };
+    let open = || async {
+        let opened = namespace::open(environment.host, path).await;
+        opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    };
+    let there = network::count(open().await?).await?;
+    let spare = spec.more_interfaces.max(environment.config.network.spare_interfaces);
+    let count = there.max(1 + spare);
+    if count > MOST_NICS {
+        let reason = format!("{count} interfaces: a MicroVM has network devices for {MOST_NICS} at most");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    }
     let name = environment.layout.run.file_name().unwrap_or_default().to_string_lossy();
-    Ok(Some(nic::make(netns, &name).await?))
+    nic::make(open().await?, &name, count).await
 }

@@ -22,8 +22,8 @@ pub(super) struct Inherited {
     pub initramfs: i32,
     /// `/dev/kvm`, under KVM.
     pub kvm: Option<i32>,
-    /// The tap and the device's MAC address.
-    pub nic: Option<(i32, String)>,
+    /// Taps and MAC addresses of the network devices.
+    pub nics: Vec<(i32, String)>,
 }
 
 /// All arguments of a VM.
@@ -108,9 +108,9 @@ impl Arguments {
             "driver=file,node-name=scratch,filename=/dev/fdset/1,discard=unmap,cache.no-flush=on",
         );
         self.pair("-device", "virtio-blk-device,drive=scratch,werror=report,rerror=report");
-        if let Some((tap, mac)) = &inherited.nic {
-            self.pair("-netdev", format!("tap,id=nic,fd={tap}"));
-            self.pair("-device", format!("virtio-net-device,netdev=nic,mac={mac}"));
+        for (number, (tap, mac)) in inherited.nics.iter().enumerate() {
+            self.pair("-netdev", format!("tap,id=nic{number},fd={tap}"));
+            self.pair("-device", format!("virtio-net-device,netdev=nic{number},mac={mac}"));
         }
         // Block devices of containers are its disks: they come and go without PCI.
         self.pair("-device", format!("virtio-scsi-device,id={SCSI}"));
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::vm::Size;
 
-    fn line(accelerator: Accelerator, vcpus: u32, nic: Option<(i32, String)>) -> String {
+    fn line(accelerator: Accelerator, vcpus: u32, nics: Vec<(i32, String)>) -> String {
         let plan =
             Plan { accelerator, size: Size { vcpus, memory_mb: 320, hugepages: 0 }, uid: 2_000_000_001 };
         let kvm = (accelerator == Accelerator::Kvm).then_some(18);
@@ -163,14 +163,14 @@ mod tests {
             kernel: 15,
             initramfs: 16,
             kvm,
-            nic,
+            nics,
         };
         arguments(&plan, &inherited).join(" ")
     }
 
     #[test]
     fn tcg_has_its_buffer_and_its_timer_arguments() {
-        let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 2_596_134 }, 1, None);
+        let line = line(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz: 2_596_134 }, 1, Vec::new());
         for part in [
             "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
@@ -194,9 +194,11 @@ mod tests {
 
     #[test]
     fn kvm_has_none_of_them() {
-        let line = line(Accelerator::Kvm, 2, Some((17, "02:00:00:00:00:01".into())));
+        let line = line(Accelerator::Kvm, 2, vec![(17, "02:00:00:00:00:01".into())]);
         assert!(line.contains("-add-fd fd=18,set=2 -accel kvm,device=/dev/fdset/2 -cpu host"));
-        assert!(line.contains("tap,id=nic,fd=17 -device virtio-net-device,netdev=nic,mac=02:00:00:00:00:01"));
+        assert!(
+            line.contains("tap,id=nic0,fd=17 -device virtio-net-device,netdev=nic0,mac=02:00:00:00:00:01")
+        );
         assert!(line.contains("-smp 2") && !line.contains("tsc") && !line.contains("lapic"));
     }
 }
