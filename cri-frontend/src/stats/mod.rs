@@ -15,7 +15,7 @@ use crate::{
     container::Container,
     error::{Error, Kind},
     node::Node,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, SandboxRecord},
     shim::{HostCost, Stats},
 };
 
@@ -107,6 +107,10 @@ impl Figures {
 
 /// A sample of one pod.
 pub async fn of_pod(node: &Node, sandbox: &Arc<Sandbox>, depth: Depth) -> Result<PodSample, Error> {
+    if !sandbox.record.with(SandboxRecord::is_ready) {
+        let problem = "is not ready: it has no figures".to_owned();
+        return Err(Error::State { what: "pod sandbox", id: sandbox.id.to_string(), problem });
+    }
     let told = sandbox.shim()?.stats(depth == Depth::Details).await.map_err(Error::from);
     let silent = told.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded);
     sandbox.hearing.note(!silent);
