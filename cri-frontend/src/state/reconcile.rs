@@ -183,7 +183,7 @@ async fn settle(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
     let settled = match (verdict, connection) {
         (Verdict::Adopt, Ok(Connection::Live(shim))) => sandbox::adopt(node, &sandbox, shim).await,
         (Verdict::Bury(reason), _) => {
-            sandbox::inter(node, &sandbox, reason).await;
+            sandbox::bury_without_shim(node, &sandbox, reason).await;
             Ok(())
         }
         (Verdict::Undo, _) => sandbox::undo(node, &sandbox).await,
