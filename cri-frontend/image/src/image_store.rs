@@ -78,8 +78,9 @@ impl ImageStore {
     ///
     /// # Errors
     /// The file system fails.
-    pub fn usage(&self) -> Result<Usage, ImageError> {
-        self.store.usage()
+    pub async fn usage(&self) -> Result<Usage, ImageError> {
+        let store = self.store.clone();
+        blocking("the store's measurement", move || store.usage()).await?
     }
 
     /// Notes that a container uses an image. Held in memory: to be repeated after a start, before

@@ -69,8 +69,7 @@ impl cri::image_service_server::ImageService for Images {
     }
 
     async fn image_fs_info(&self, _: Request<cri::ImageFsInfoRequest>) -> Answer<cri::ImageFsInfoResponse> {
-        let images = self.0.images.clone();
-        let images = self.0.finish(async move { Ok(images.usage()?) }).await?;
+        let images = self.0.images.usage().await.map_err(Error::from)?;
         let pods = filesystem::of_pods(&self.0).await?;
         // Both lie below the root directory: kubelet takes different paths for different file systems.
         let usage = |bytes, inodes| cri::FilesystemUsage {

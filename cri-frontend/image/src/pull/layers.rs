@@ -14,7 +14,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use super::{Pull, Work, blocking, copying::Copying, manifest::Descriptor};
+use super::{Pull, Work, blocking, blocking_for_long, copying::Copying, manifest::Descriptor};
 use crate::{
     ImageError,
     digest::Digest,
@@ -237,7 +237,7 @@ impl Worker {
         let (image, digest, diff_id) = (self.image.clone(), self.layer.digest.clone(), self.diff_id.clone());
         let chain_id = self.chain_id.clone();
         let runtime = Handle::current();
-        blocking("a layer's conversion", move || {
+        blocking_for_long("a layer's conversion", move || {
             let workspace = work.store.disk().workspace()?;
             let job = Job {
                 program: work.mkfs_erofs.clone(),

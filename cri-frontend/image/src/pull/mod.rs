@@ -8,11 +8,12 @@ mod manifest;
 mod platform;
 mod resolve;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, thread};
 
 use a3s_box_proto::config::Images;
 use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     Credentials, Image, ImageError,
@@ -201,8 +202,44 @@ pub(crate) async fn blocking<T: Send + 'static>(
     ended.map_err(|error| ImageError::Worker { task, reason: error.to_string() })
 }
 
+/// Runs what blocks for as long as a download takes. It gets a thread of its own: the pool's are few, and a handful of
+/// slow pulls would leave none of them for all that is short.
+async fn blocking_for_long<T: Send + 'static>(
+    task: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ImageError> {
+    let failed = |reason: String| ImageError::Worker { task, reason };
+    let (answer, outcome) = oneshot::channel();
+    let runtime = Handle::current();
+    let run = move || {
+        let _entered = runtime.enter();
+        // Who does not wait any more does not want it.
+        let _ = answer.send(work());
+    };
+    let thread = thread::Builder::new().name("layer".into()).spawn(run);
+    thread.map_err(|error| failed(format!("no thread for it: {error}")))?;
+    outcome.await.map_err(|_| failed("its thread died".into()))
+}
+
 /// For the fuzz targets.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz_manifest(body: &[u8], content_type: &str) {
     let _ = manifest::parse(body, content_type);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_work_leaves_the_pool_to_the_short() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (finish, finished) = oneshot::channel::<u32>();
+            let long = tokio::spawn(blocking_for_long("a layer", || finished.blocking_recv()));
+            assert_eq!(blocking("the store", || 7).await.unwrap(), 7);
+            finish.send(8).unwrap();
+            assert_eq!(long.await.unwrap().unwrap(), Ok(8));
+        });
+    }
 }
