@@ -53,7 +53,7 @@ impl Sandbox {
         })
         .await
         .of(object)?;
-        tracing::info!("sandbox configured");
+        tracing::debug!("sandbox configured");
         Ok(())
     }
 

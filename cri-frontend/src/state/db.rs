@@ -7,6 +7,7 @@ use std::{
 };
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -62,12 +63,12 @@ impl Db {
 }
 
 /// Opens or makes the database. One that is torn, empty or of a newer version is set aside, kept for diagnosis,
-/// and a new one begun: the pods' own directories tell what lives.
+/// and a new one begun: the pods' own directories tell what lives. One that only cannot be opened now stays.
 pub fn open(path: &Path) -> Result<(Db, Loaded), StateError> {
     let (database, loaded) = match open_existing(path) {
         Ok(Some(opened)) => opened,
         Ok(None) => create(path)?,
-        Err(StateError::InUse { path }) => return Err(StateError::InUse { path }),
+        Err(error) if !error.blames_the_file() => return Err(error),
         Err(reason) => {
             let kept = set_aside(path)?;
             error!(%reason, kept = %kept.display(), "the records were unreadable and are set aside; live pods are recovered from their shims");
@@ -75,9 +76,10 @@ pub fn open(path: &Path) -> Result<(Db, Loaded), StateError> {
         }
     };
     let (queue, writes) = mpsc::channel(QUEUE);
-    thread::Builder::new().name("records".into()).spawn(move || run(&database, writes)).map_err(
-        |source| StateError::File { action: "start the thread of", path: path.to_owned(), source },
-    )?;
+    let writer = Writer { path: path.to_owned(), database: Some(database) };
+    thread::Builder::new().name("records".into()).spawn(move || writer.run(writes)).map_err(|source| {
+        StateError::File { action: "start the thread of", path: path.to_owned(), source }
+    })?;
     Ok((Db { queue }, loaded))
 }
 
@@ -151,20 +153,38 @@ fn set_aside(path: &Path) -> Result<PathBuf, StateError> {
     Ok(kept)
 }
 
-fn run(database: &Database, mut writes: mpsc::Receiver<Write>) {
-    while let Some(first) = writes.blocking_recv() {
-        let mut batch = vec![first];
-        while let Ok(next) = writes.try_recv() {
-            batch.push(next);
+struct Writer {
+    path: PathBuf,
+    /// None after a failed commit: the database refuses all others until it is opened anew.
+    database: Option<Database>,
+}
+
+impl Writer {
+    fn run(mut self, mut writes: mpsc::Receiver<Write>) {
+        while let Some(first) = writes.blocking_recv() {
+            let mut batch = vec![first];
+            while let Ok(next) = writes.try_recv() {
+                batch.push(next);
+            }
+            let outcome = self.write(&batch).map_err(|error| {
+                warn!(%error, writes = batch.len(), "records were not written");
+                error.to_string()
+            });
+            for write in batch {
+                // Who no longer waits was cancelled.
+                let _ = write.done.send(outcome.clone().map_err(StateError::NotWritten));
+            }
         }
-        let outcome = commit(database, &batch).map_err(|error| {
-            warn!(%error, writes = batch.len(), "records were not written");
-            error.to_string()
-        });
-        for write in batch {
-            // Who no longer waits was cancelled.
-            let _ = write.done.send(outcome.clone().map_err(StateError::NotWritten));
-        }
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => builder().open(&self.path)?,
+        };
+        commit(&database, batch)?;
+        self.database = Some(database);
+        Ok(())
     }
 }
 
@@ -189,12 +209,46 @@ fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Er
     Ok(())
 }
 
+impl StateError {
+    /// Whether another file would do: not where the node lacks room, descriptors or permission.
+    fn blames_the_file(&self) -> bool {
+        let cause = match self {
+            Self::InUse { .. } => return false,
+            Self::File { source, .. } => Some(source),
+            Self::Database { source, .. } => match source.as_ref() {
+                redb::Error::Io(error) => Some(error),
+                _ => None,
+            },
+            Self::Encode { .. } | Self::NotWritten(_) => None,
+        };
+        let errno = cause.and_then(Errno::from_io_error);
+        !matches!(
+            errno,
+            Some(
+                Errno::NOSPC
+                    | Errno::DQUOT
+                    | Errno::ROFS
+                    | Errno::MFILE
+                    | Errno::NFILE
+                    | Errno::NOMEM
+                    | Errno::ACCESS
+                    | Errno::PERM
+            )
+        )
+    }
+}
+
 fn failed<E: Into<redb::Error>>(action: &'static str) -> impl FnOnce(E) -> StateError {
     move |error| StateError::Database { action, source: Box::new(error.into()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::{
+        mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+        thread::{UnshareFlags, unshare_unsafe},
+    };
+
     use super::*;
 
     fn put(key: &str, value: &str) -> Vec<Change> {
@@ -223,6 +277,66 @@ mod tests {
         db.write(vec![Change::Delete(Table::Sandboxes, "a".into())]).await.unwrap();
         let (_db, loaded) = reopen(db, &path).await;
         assert_eq!(loaded.sandboxes, [("b".to_owned(), b"2".to_vec())]);
+    }
+
+    /// Does something in a directory whose disk has so many bytes.
+    fn on_small_disk(bytes: u64, work: impl FnOnce(&Path) + Send) {
+        let dir = tempfile::tempdir().unwrap();
+        thread::scope(|scope| {
+            let outcome = scope.spawn(|| {
+                // SAFETY: only CLONE_FILES could pull file descriptors from under other threads; this is CLONE_NEWNS.
+                unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+                let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+                mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
+                work(dir.path());
+            });
+            outcome.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_write_and_costs_nothing_else() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        on_small_disk(4 << 20, |dir| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let path = dir.join("state.redb");
+            let (db, _) = open(&path).unwrap();
+            runtime.block_on(db.write(put("first", "1"))).unwrap();
+            let filler = fs::write(dir.join("filler"), vec![0; 4 << 20]);
+            assert_eq!(filler.unwrap_err().kind(), io::ErrorKind::StorageFull);
+            let big = "x".repeat(1 << 20);
+            let mut failures = 0;
+            for turn in 0..20 {
+                match runtime.block_on(db.write(put(&format!("big{turn}"), &big))) {
+                    Ok(()) => assert_eq!(failures, 0, "no room, and then some"),
+                    Err(error) => {
+                        failures += 1;
+                        assert!(error.to_string().contains("No space"), "{error}");
+                    }
+                }
+            }
+            assert!(failures > 1);
+            fs::remove_file(dir.join("filler")).unwrap();
+            runtime.block_on(db.write(put("last", "2"))).unwrap();
+            let (_db, loaded) = runtime.block_on(reopen(db, &path));
+            let keys: Vec<_> = loaded.sandboxes.iter().map(|(key, _)| key.as_str()).collect();
+            assert!(keys.contains(&"first") && keys.contains(&"last"), "{keys:?}");
+            assert_eq!(fs::read_dir(dir).unwrap().count(), 1, "nothing was set aside");
+        });
+    }
+
+    #[test]
+    fn records_are_set_aside_only_where_they_are_at_fault() {
+        let file = |errno: Errno| StateError::File { action: "open", path: "x".into(), source: errno.into() };
+        let database = |errno: Errno| failed("open")(redb::StorageError::Io(errno.into()));
+        for errno in [Errno::NOSPC, Errno::MFILE, Errno::ROFS] {
+            assert!(!file(errno).blames_the_file() && !database(errno).blames_the_file());
+        }
+        assert!(database(Errno::IO).blames_the_file());
+        assert!(failed("open")(redb::StorageError::Corrupted("x".into())).blames_the_file());
     }
 
     #[tokio::test]

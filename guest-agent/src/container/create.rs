@@ -76,7 +76,7 @@ impl Containers {
             Ok(container) => {
                 let container = Arc::new(container);
                 self.map().insert(id.clone(), Arc::clone(&container));
-                tracing::info!(container = %id, pid = container.init.pid(), "created");
+                tracing::debug!(container = %id, pid = container.init.pid(), "created");
                 let user = container.user();
                 *place = Some(container);
                 Ok(user)

@@ -107,6 +107,17 @@ impl Containers {
         }
     }
 
+    /// Gets their storage ready, while the host is about to ask for the first of them. What fails here is tried again then,
+    /// and is that call's error.
+    pub fn expect(&self) {
+        let storage = Arc::clone(&self.storage);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = storage.prepare() {
+                tracing::warn!("prepare for containers: {error}");
+            }
+        });
+    }
+
     fn map(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }

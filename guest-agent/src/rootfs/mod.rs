@@ -53,6 +53,11 @@ impl Storage {
         Self { layers: erofs::Layers::default(), images: image::Images::default(), scratch }
     }
 
+    /// Mounts what the first container needs, before it comes.
+    pub fn prepare(&self) -> Result<(), Failed> {
+        self.scratch.mount()
+    }
+
     /// Mounts a root filesystem. What fails leaves nothing behind.
     pub fn mount(&self, id: &ContainerId, wanted: &Wanted) -> Result<Rootfs, Failed> {
         let target = paths::rootfs(id);

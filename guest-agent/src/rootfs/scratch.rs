@@ -5,7 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -30,6 +30,7 @@ const DISK: &str = "/dev/vda";
 #[derive(Debug, Clone)]
 pub struct Scratch {
     medium: Medium,
+    mounted: Arc<Mutex<bool>>,
     /// Projects and pieces of rubbish are numbered; a number is never used again.
     next: Arc<AtomicU32>,
 }
@@ -82,24 +83,34 @@ impl WritableLayer {
 }
 
 impl Scratch {
-    /// Mounts the disk, or chooses memory where there is none and that is allowed.
-    pub fn attach(in_memory: bool) -> Result<Self, Failed> {
+    /// The disk, or memory where there is none and that is allowed. Nothing is mounted yet.
+    pub fn find(in_memory: bool) -> Self {
         let medium = if Path::new(DISK).exists() {
-            let options = "prjquota,discard";
-            mount_one(DISK, Path::new(paths::SCRATCH), "ext4", MsFlags::MS_NOATIME, options)?;
             Medium::Disk
         } else if in_memory {
             Medium::Memory
         } else {
             Medium::None
         };
-        if medium != Medium::None {
-            for directory in ["containers", "trash"] {
-                let path = Path::new(paths::SCRATCH).join(directory);
-                fs::create_dir_all(&path).step(|| format!("create {}", path.display()))?;
-            }
+        Self { medium, mounted: Arc::default(), next: Arc::new(AtomicU32::new(1)) }
+    }
+
+    /// Mounts it, if that has not been done.
+    pub fn mount(&self) -> Result<(), Failed> {
+        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *mounted || self.medium == Medium::None {
+            return Ok(());
         }
-        Ok(Self { medium, next: Arc::new(AtomicU32::new(1)) })
+        if self.medium == Medium::Disk {
+            let options = "prjquota,discard";
+            mount_one(DISK, Path::new(paths::SCRATCH), "ext4", MsFlags::MS_NOATIME, options)?;
+        }
+        for directory in ["containers", "trash"] {
+            let path = Path::new(paths::SCRATCH).join(directory);
+            fs::create_dir_all(&path).step(|| format!("create {}", path.display()))?;
+        }
+        *mounted = true;
+        Ok(())
     }
 
     /// An empty writable layer.
@@ -108,6 +119,7 @@ impl Scratch {
         if self.medium == Medium::None {
             return Err(Failed::because(step(), "the VM has no scratch disk"));
         }
+        self.mount()?;
         let directory = Path::new(paths::SCRATCH).join("containers").join(id.as_str());
         let project = self.next.fetch_add(1, Ordering::Relaxed);
         let layer = WritableLayer { directory, medium: self.medium, project };

@@ -54,9 +54,10 @@ impl agent_ttrpc::Agent for Agent {
         _: &TtrpcContext,
         request: agent::ConfigureSandboxRequest,
     ) -> Answer<agent::ConfigureSandboxResponse> {
-        let sandbox = Arc::clone(&self.sandbox);
+        let (sandbox, containers) = (Arc::clone(&self.sandbox), Arc::clone(&self.containers));
         to_the_end(async move {
             sandbox.configure(decode::sandbox(request)?).await?;
+            containers.expect();
             Ok(agent::ConfigureSandboxResponse::new())
         })
         .await
