@@ -32,7 +32,10 @@ pub(super) fn exit(answer: &WaitResponse) -> Result<GuestExit, AgentError> {
 pub(super) fn user(answer: User) -> Result<User, AgentError> {
     let User { uid, gid, supplemental_groups, .. } = answer;
     if supplemental_groups.len() > MOST_GROUPS {
-        return Err(AgentError::Nonsense { call: "create_container", what: "a user in more than 4096 groups" });
+        return Err(AgentError::Nonsense {
+            call: "create_container",
+            what: "a user in more than 4096 groups",
+        });
     }
     Ok(User { uid, gid, supplemental_groups, ..User::default() })
 }

@@ -99,7 +99,9 @@ mod tests {
             match asked.fetch_add(1, Ordering::Relaxed) % 3 {
                 0 => std::future::pending().await,
                 1 => Err(timed_out()),
-                _ => Err(AgentError::Refused { call: "set_clock", code: Code::INTERNAL, message: "no".into() }),
+                _ => {
+                    Err(AgentError::Refused { call: "set_clock", code: Code::INTERNAL, message: "no".into() })
+                }
             }
         };
         assert!(timeout(PATIENCE * 100, silence(slow, PATIENCE)).await.is_err());
