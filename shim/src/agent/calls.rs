@@ -89,7 +89,7 @@ impl Agent {
 
     pub async fn create_container(&self, request: CreateContainerRequest) -> Result<User, AgentError> {
         let answer = call!(self, create_container, LONG, request)?;
-        Ok(answer.user.into_option().unwrap_or_default())
+        check::user(answer.user.into_option().unwrap_or_default())
     }
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {

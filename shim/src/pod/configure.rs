@@ -1,10 +1,9 @@
 //! Starts the pod: after CNI, its network and its names go into the guest.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use a3s_box_proto::agent::ConfigureSandboxRequest;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Phase, Pod, dns, sandbox::Sandbox};
 use crate::{
@@ -13,8 +12,6 @@ use crate::{
     sys::namespace,
 };
 
-/// Between two words of the host's time.
-const CLOCK_PERIOD: Duration = Duration::from_secs(30);
 /// containerd's size of a pod's /dev/shm.
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -44,7 +41,6 @@ impl Pod {
         // It may have died meanwhile; then its watcher waits for the lifecycle to say so.
         self.enter(Phase::Ready(sandbox.clone()));
         info!("the pod is ready");
-        tokio::spawn(keep_time(sandbox.clone()));
         Ok(sandbox)
     }
 
@@ -79,23 +75,5 @@ impl Pod {
         let (tied, read) = tokio::join!(network::tie(netns.try_clone()?), network::read(netns, mac.clone()));
         tied?;
         read
-    }
-}
-
-/// Tells the guest the time as long as it runs: its own clock drifts, and stands still while the host sleeps.
-async fn keep_time(sandbox: Arc<Sandbox>) {
-    let mut ticks = interval(CLOCK_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = sandbox.died() => return,
-        }
-        if let Err(error) = sandbox.agent.set_clock().await
-            && sandbox.death_message().is_none()
-        {
-            warn!(%error, "the guest did not take the time");
-        }
     }
 }

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod exit;
 mod forward;
 mod hang_up;
+mod heartbeat;
 pub mod layout;
 mod loopback;
 mod oom_scores;
