@@ -91,12 +91,16 @@ impl TaskService {
             pod.stop(std::time::Duration::ZERO).await?;
             return Ok(Empty::new());
         }
-        let process = match target.process() {
-            // A container that was never started has a process that waits: it can be killed, and nothing else.
-            Some(process) if process.state() == State::Created => process,
-            _ => target.running("signal it")?,
-        };
-        pod.sandbox()?.agent.signal(&process.reference, request.signal, request.all).await?;
+        let sandbox = pod.sandbox()?;
+        match &target {
+            Target::Container(container) if container.process.state() == State::Created => {
+                container.signal_unstarted(&sandbox, request.signal, request.all).await?;
+            }
+            _ => {
+                let process = target.running("signal it")?;
+                sandbox.agent.signal(&process.reference, request.signal, request.all).await?;
+            }
+        }
         Ok(Empty::new())
     }
 
