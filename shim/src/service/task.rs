@@ -276,9 +276,9 @@ impl Task for TaskService {
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
         let pod = self.0.clone();
         unbroken(async move {
-            // containerd sends this after each container; the shim ends with the last, unless it was told to serve a
-            // sandbox: then that is what ends it.
-            if request.now || (pod.has_no_tasks() && pod.is_stopped()) {
+            // containerd sends this after each container, and where the pause container could not be made; the shim ends
+            // with the last, unless it serves a sandbox: then that is what ends it.
+            if request.now || (pod.has_no_tasks() && pod.has_no_vm()) {
                 pod.shut_down().await?;
             }
             Ok(Empty::new())
