@@ -98,10 +98,7 @@ impl Containers {
         })?;
         let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
         let mut spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
-        for disk in wanted.disks.clone() {
-            let number = blocking(move || disk.appeared()).await.of(object)?;
-            spec::renumber(&mut spec, disk.host, number);
-        }
+        spec::renumber(&mut spec, &appeared(wanted.disks.clone()).await.of(object)?);
         let storage = Arc::clone(&self.storage);
         let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
         let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));
@@ -235,6 +232,14 @@ pub(super) fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) ->
         }
         None => Failed::because(step, "the worker ended without an answer"),
     }
+}
+
+/// Waits for disks; answers their numbers here, by those on the host.
+async fn appeared(disks: Vec<Disk>) -> Result<HashMap<spec::Number, spec::Number>, Failed> {
+    if disks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    blocking(move || disks.into_iter().map(|disk| Ok((disk.host, disk.appeared()?))).collect()).await
 }
 
 /// All that waits for disks: mounts, user lookup, the bundle. The kernel parameters are the pod's, whose namespaces the
