@@ -10,6 +10,7 @@ pub mod spec;
 pub mod start;
 pub mod stats;
 pub mod terminate;
+pub mod update;
 pub mod user;
 pub mod wait;
 
