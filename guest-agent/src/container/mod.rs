@@ -164,6 +164,15 @@ impl Container {
         found.ok_or_else(|| Error::NotFound(Object::Exec(self.id.clone(), id.clone())))
     }
 
+    /// Gives the name of an exec back that could not be made, unless somebody else waits to make it.
+    fn tidy_exec(&self, id: &ExecId, slot: Arc<ExecSlot>) {
+        let mut execs = self.execs();
+        drop(slot);
+        if execs.get(id).is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.made.get().is_none()) {
+            execs.remove(id);
+        }
+    }
+
     fn precondition(&self, why: &str) -> Error {
         Error::Precondition { object: self.object(), why: why.to_owned() }
     }
