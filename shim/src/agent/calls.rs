@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_secs(15);
 /// For calls that mount, unmount or start programs: below kubelet's two minutes.
 const LONG: Duration = Duration::from_secs(90);
 /// A wait for an exit is asked anew after this long.
-const WAIT_TURN: Duration = Duration::from_secs(3600);
+pub(super) const WAIT_TURN: Duration = Duration::from_secs(3600);
 
 /// One process in the guest: a container's first, or an exec's.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,10 +25,7 @@ impl Pod {
         let sandbox = match self.phase() {
             Phase::Ready(sandbox) => return Ok(sandbox),
             Phase::Created(sandbox) => sandbox,
-            phase => {
-                let (object, state) = (format!("pod {}", self.id), phase.name().into());
-                return Err(Error::State { object, state, action: "start" });
-            }
+            Phase::New | Phase::Booting | Phase::Stopped(_) => return Err(self.wrong_phase("start")),
         };
         let configured = tokio::select! {
             configured = self.configure(&sandbox) => configured,
@@ -38,8 +35,7 @@ impl Pod {
         if sandbox.caller.is_containerd() {
             self.serve_loopback(&sandbox).await;
         }
-        // It may have died meanwhile; then its watcher waits for the lifecycle to say so.
-        self.enter(Phase::Ready(sandbox.clone()));
+        self.enter_ready(&sandbox)?;
         info!("the pod is ready");
         Ok(sandbox)
     }

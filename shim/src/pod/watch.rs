@@ -47,16 +47,16 @@ impl Pod {
             how = first_end(&vm, &helpers) => how,
             silent = heartbeat::lost(&sandbox.agent, patience) => silent,
         };
-        if self.stop.is_cancelled() {
-            // Asked for after all: whoever stops the pod does the rest.
-            return;
-        }
         let console = vm.console().quote();
         if !console.is_empty() {
             message += &format!("; the guest's console ends with: {console}");
         }
-        error!(message, "the VM ended on its own");
         sandbox.declare_dead(message.clone());
+        if self.stop.is_cancelled() {
+            // Asked for after all: whoever stops the pod does the rest, and waits for none of its processes any more.
+            return;
+        }
+        error!(message, "the VM ended on its own");
         self.enter(Phase::Stopped(Arc::new(Ended {
             message,
             at: SystemTime::now(),
