@@ -4,7 +4,7 @@ pub mod cpu;
 pub mod filesystem;
 pub mod hearing;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use a3s_box_proto::agent;
 use futures::{StreamExt, stream};
@@ -84,7 +84,8 @@ impl Figures {
     ) -> Self {
         let mut figures =
             Self { at, cpu_rate: None, cpu: cpu.clone(), memory: memory.clone(), io: io.clone() };
-        figures.cpu_rate = meter.rate(at, figures.cpu_nanos());
+        // Not by `at`: a rate is of time that passes, and a clock may be set.
+        figures.cpu_rate = meter.rate(Instant::now(), figures.cpu_nanos());
         figures
     }
 
