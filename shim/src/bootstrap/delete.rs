@@ -48,8 +48,8 @@ fn clean(config: &Config, layout: &Layout, bundle: &Path) -> io::Result<u32> {
         absent_is_fine(fs::remove_dir_all(&layout.disk)),
     ];
     given_back.into_iter().collect::<io::Result<()>>()?;
-    // With the record, by which it can be tried again, last. The pod's mounts were in its shim's mount namespace, and went with its last process; a stray one in this
-    // namespace must go before anything is removed recursively.
+    // With the record, by which it can be tried again, last. The pod's mounts were in its shim's mount namespace, and went
+    // with its last process; a stray one in this namespace must go before anything is removed recursively.
     unmount_below(&layout.run, UnmountFlags::DETACH)?;
     remove_run_files(layout, bundle)?;
     let vm = record.processes.last().map(|process| process.pid.unsigned_abs());
