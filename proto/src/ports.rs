@@ -36,3 +36,5 @@ pub const IMAGE_MOUNT_LAYER: &str = "layer=";
 
 /// The path of a PID namespace entry that means "the one that the pod's containers share" (CRI mode POD).
 pub const POD_PID_NAMESPACE: &str = "pod:pid";
+/// Begins the path of a PID namespace entry that means "the one of that container" (CRI mode TARGET); its id follows.
+pub const CONTAINER_PID_NAMESPACE: &str = "container:";

@@ -155,12 +155,13 @@ func nginxLayer(root string, port int) *layer {
 	return l.file("usr/share/nginx/html/index.html", "<html><body><h1>Welcome to nginx!</h1></body></html>\n", 0o644)
 }
 
+const setuid = 0o4755
+
 func noNewPrivileges(cache string) (critestImage, error) {
 	program, err := staticProgram("nonewprivs", cache)
 	if err != nil {
 		return critestImage{}, err
 	}
-	const setuid = 0o4755
 	files := newLayer().copy("nnp", program, setuid)
 	return critestImage{v1.Config{Entrypoint: []string{"/nnp"}}, []*layer{files}, []string{e2eImages + "nonewprivs:1.3"}}, nil
 }

@@ -21,7 +21,7 @@ nobody:x:65534:65534:nobody:/home:/bin/false
 const group = `root:x:0:
 daemon:x:1:
 www-data:x:33:
-users:x:100:
+users:x:100:www-data
 nogroup:x:65534:
 `
 
@@ -51,6 +51,7 @@ var hostPrograms = []struct{ program, names string }{
 	{"/usr/sbin/xtables-nft-multi", "iptables-nft ip6tables-nft"},
 	{"/usr/sbin/xtables-legacy-multi", "iptables-legacy ip6tables-legacy"},
 	{"/usr/bin/ss", ""},
+	{"/usr/bin/ip", ""},
 	{"/usr/sbin/setcap", ""},
 	{"/usr/sbin/getcap", ""},
 }

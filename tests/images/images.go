@@ -25,13 +25,13 @@ const (
 	User = Host + "/a3s-box/user:1"
 	// NamedUser runs as www-data.
 	NamedUser = Host + "/a3s-box/named-user:1"
-	// Tools has iptables, ss, setcap and getcap of the host.
+	// Tools has iptables, ip, ss, setcap and getcap of the host.
 	Tools = Host + "/a3s-box/tools:1"
 	// CappedFile is a file of Tools that has the file capability cap_net_raw.
 	CappedFile = "/opt/capped"
 	// Vsock runs the program that measures a pod's channel to its host; it is not among All.
 	Vsock = Host + "/a3s-box/vsock:1"
-	// Files has /bin/files, which does to files what a shell cannot.
+	// Files has /bin/files, which does to files what a shell cannot, and /bin/euid, setuid root, which says as whom it runs.
 	Files = Host + "/a3s-box/files:1"
 	// Pause sleeps: what other runtimes hold a pod's namespaces with.
 	Pause = Host + "/pause:3.10"
@@ -62,6 +62,10 @@ func All() ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	euid, err := staticProgram("nonewprivs", programs)
+	if err != nil {
+		return nil, err
+	}
 	shell := v1.Config{Cmd: []string{"sh"}}
 	withUser := func(user string) v1.Config { return v1.Config{Cmd: shell.Cmd, User: user} }
 	var made []Image
@@ -77,7 +81,7 @@ func All() ([]Image, error) {
 		{NamedUser, withUser("www-data"), nil},
 		{Pause, v1.Config{Entrypoint: []string{"sleep", "2147483647"}}, nil},
 		{Tools, shell, []*layer{tools()}},
-		{Files, shell, []*layer{newLayer().copy("bin/files", files, 0o755)}},
+		{Files, shell, []*layer{newLayer().copy("bin/files", files, 0o755).copy("bin/euid", euid, setuid)}},
 	} {
 		image, err := assemble(description.config, base, description.layers)
 		if err != nil {

@@ -40,6 +40,7 @@ use oci_spec::{
 pub use error::{Kind, SpecError};
 pub use exec::exec_process;
 pub use metadata::{check_labels, check_name};
+pub use namespaces::pid_target;
 pub use sandbox::{check_sandbox, check_sysctls};
 pub use seccomp_localhost::seccomp_file;
 pub use update::{applied, updated};

@@ -1,14 +1,15 @@
 //! Namespaces: network, IPC and UTS are the pod's, which in the guest are those that every process starts with.
 
 use a3s_box_proto::{
-    cri::{NamespaceMode, NamespaceOption, UserNamespace},
-    ports::POD_PID_NAMESPACE,
+    cri::{ContainerConfig, NamespaceMode, NamespaceOption, UserNamespace},
+    ids::ContainerId,
+    ports::{CONTAINER_PID_NAMESPACE, POD_PID_NAMESPACE},
 };
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use crate::{
     error::{SpecError, invalid, unsupported},
-    security::Context,
+    security::{self, Context},
 };
 
 /// The namespaces of a container's own.
@@ -27,19 +28,39 @@ pub(crate) fn namespaces(security: &Context<'_>) -> Result<Vec<LinuxNamespace>, 
     };
     match pid {
         NamespaceMode::Container => namespaces.push(own(LinuxNamespaceType::Pid)),
-        NamespaceMode::Pod => {
-            let mut shared = own(LinuxNamespaceType::Pid);
-            shared.set_path(Some(POD_PID_NAMESPACE.into()));
-            namespaces.push(shared);
-        }
+        NamespaceMode::Pod => namespaces.push(shared(POD_PID_NAMESPACE.to_owned())),
         // The guest's: no entry.
         NamespaceMode::Node => {}
         NamespaceMode::Target => {
-            let reason = "a container cannot enter another one's PID namespace yet";
-            return Err(unsupported("namespace_options.pid TARGET", reason));
+            let target = target(security.namespaces)?;
+            namespaces.push(shared(format!("{CONTAINER_PID_NAMESPACE}{target}")));
         }
     }
     Ok(namespaces)
+}
+
+/// The container whose processes another one is to see, and be seen by.
+fn target(options: Option<&NamespaceOption>) -> Result<ContainerId, SpecError> {
+    let id = options.map(|options| options.target_id.as_str()).unwrap_or_default();
+    id.parse().map_err(|error| invalid("namespace_options.target_id", format!("{error}")))
+}
+
+/// The container that one in PID mode TARGET names; none in another mode.
+///
+/// # Errors
+/// It names none.
+pub fn pid_target(container: &ContainerConfig) -> Result<Option<ContainerId>, SpecError> {
+    let options = security::of_container(container).and_then(|context| context.namespace_options.as_ref());
+    match options {
+        Some(asked) if asked.pid == NamespaceMode::Target as i32 => target(options).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn shared(path: String) -> LinuxNamespace {
+    let mut namespace = own(LinuxNamespaceType::Pid);
+    namespace.set_path(Some(path.into()));
+    namespace
 }
 
 fn own(kind: LinuxNamespaceType) -> LinuxNamespace {

@@ -377,7 +377,7 @@ fn a_container_has_its_own_mounts_cgroup_and_if_asked_processes() {
     let namespaces = |pid: NamespaceMode| {
         let spec = with(|request| {
             request.security().namespace_options =
-                Some(NamespaceOption { pid: pid.into(), ..Default::default() });
+                Some(NamespaceOption { pid: pid.into(), target_id: "web".into(), ..Default::default() });
         });
         let namespaces = linux(&spec).namespaces().clone().unwrap();
         namespaces.iter().map(|entry| (entry.typ(), entry.path().clone())).collect::<Vec<_>>()
@@ -389,8 +389,9 @@ fn a_container_has_its_own_mounts_cgroup_and_if_asked_processes() {
     assert_eq!(namespaces(NamespaceMode::Container), with_pid(None));
     assert_eq!(namespaces(NamespaceMode::Pod), with_pid(Some(POD_PID_NAMESPACE)));
     assert_eq!(namespaces(NamespaceMode::Node), own);
+    assert_eq!(namespaces(NamespaceMode::Target), with_pid(Some("container:web")));
     for (word, options) in [
-        ("TARGET", NamespaceOption { pid: NamespaceMode::Target.into(), ..Default::default() }),
+        ("target_id", NamespaceOption { pid: NamespaceMode::Target.into(), ..Default::default() }),
         (
             "userns",
             NamespaceOption { userns_options: Some(cri::UserNamespace::default()), ..Default::default() },

@@ -17,7 +17,7 @@ use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
 use super::{
-    Container, ContainerRecord, ContainerState, MIRROR, block_device, cpuset, image_volume,
+    Container, ContainerRecord, ContainerState, MIRROR, block_device, cpuset, image_volume, pid_target,
     record::{ImageUse, RunAs, StopSignal, unique_name},
 };
 use crate::{
@@ -134,6 +134,7 @@ async fn record(
     let disks = block_device::find(&draft.config).await?;
     let given = Given { image: &draft.image, volumes: &draft.volumes, disks, seccomp_profile };
     let made = specify(node, sandbox, &draft.id, &draft.config, &given)?;
+    pid_target::check(node, sandbox, &draft.config)?;
     let seccomp_profile = given.seccomp_profile;
     cpuset::check(&draft.config).await?;
     hold_images(node, &draft, undo)?;

@@ -10,6 +10,7 @@ pub mod image_volume;
 pub mod list;
 mod observe;
 mod output;
+mod pid_target;
 pub mod record;
 pub mod remove;
 pub mod reopen_log;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use a3s_box_proto::{
     ids::ContainerId,
-    ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
+    ports::{CONTAINER_PID_NAMESPACE, IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
 };
 use oci_spec::runtime::{
     Linux, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Root,
@@ -69,7 +69,7 @@ pub fn pids(spec: &Spec) -> Result<Pids, Error> {
     let Some(path) = entry.path().as_ref().map(|path| path.to_string_lossy()) else {
         return Ok(Pids::Own);
     };
-    match path.strip_prefix("container:") {
+    match path.strip_prefix(CONTAINER_PID_NAMESPACE) {
         Some(id) => id.parse().map(Pids::Of).map_err(|error| Error::invalid("PID namespace", error)),
         None => Ok(Pids::Pod),
     }

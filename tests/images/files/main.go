@@ -27,6 +27,7 @@ var commands = map[string]func(path string, rest []string) error{
 	"getattr": getAttribute,
 	"listen":  listen,
 	"dial":    dial,
+	"echo":    echo,
 	"unlink":  unlinked,
 	"fstype":  fileSystem,
 }
@@ -68,6 +69,25 @@ func watch(path string, _ []string) error {
 			name := rest[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+event.Len]
 			fmt.Println(names[event.Mask&mask], string(bytes.TrimRight(name, "\x00")))
 			rest = rest[unix.SizeofInotifyEvent+event.Len:]
+		}
+	}
+}
+
+// echo sends each datagram that comes to a UDP port back to whom it is from, until it is killed.
+func echo(port string, _ []string) error {
+	listener, err := net.ListenPacket("udp", ":"+port)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	buffer := make([]byte, 64<<10)
+	for {
+		length, from, err := listener.ReadFrom(buffer)
+		if err != nil {
+			return err
+		}
+		if _, err := listener.WriteTo(buffer[:length], from); err != nil {
+			return err
 		}
 	}
 }
