@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::{
     error::{Failed, Step},
     paths,
+    sys::process,
 };
 
 /// A cgroup's directory.
@@ -42,11 +43,6 @@ impl Cgroup {
         Self { path: paths::POD_CGROUP.into() }
     }
 
-    /// Its directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A file of the cgroup; empty where a controller is missing or the cgroup has gone.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.path.join(file)).unwrap_or_default()
@@ -63,7 +59,9 @@ impl Cgroup {
         let mut pending = vec![self.path.clone()];
         while let Some(path) = pending.pop() {
             let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-            processes.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
+            // 0 stands for a process that cannot be seen from here.
+            processes
+                .extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
             let children = fs::read_dir(&path).into_iter().flatten().filter_map(Result::ok);
             pending.extend(
                 children
@@ -74,12 +72,24 @@ impl Cgroup {
         processes
     }
 
+    /// Sends a signal to all processes. Only SIGKILL reaches those too that are being forked meanwhile.
+    pub fn signal(&self, signal: i32) -> Result<(), Failed> {
+        if signal == libc::SIGKILL {
+            return match fs::write(self.path.join("cgroup.kill"), "1") {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.step(|| format!("kill the processes of {}", self.path.display())),
+            };
+        }
+        for pid in self.processes() {
+            // It may have ended since it was listed.
+            let _ = process::kill(pid, signal);
+        }
+        Ok(())
+    }
+
     /// Kills all processes and waits until none is left. A cgroup that does not exist has none.
     pub fn kill(&self, patience: Duration) -> Result<(), Failed> {
-        match fs::write(self.path.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.step(|| format!("kill the processes of {}", self.path.display()))?,
-        }
+        self.signal(libc::SIGKILL)?;
         self.wait_empty(patience).step(|| format!("wait for the last process of {}", self.path.display()))
     }
 

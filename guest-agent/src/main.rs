@@ -101,7 +101,8 @@ async fn serve(zygote: Zygote, storage: Storage) -> Result<Infallible, Failed> {
     server.start().await.map_err(|error| Failed::because("start the control service", error.to_string()))?;
     let streaming = tokio::spawn(service::streams::serve(streams, containers));
     let _first_connection = service::ready::announce().await?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    // A line on an emulated serial port costs a millisecond; what an ordinary pod does, the shim logs.
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), "ready");
     let mut zygote_end = zygote_end;
     tokio::select! {
         () = sandbox.done() => {

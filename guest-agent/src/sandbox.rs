@@ -61,7 +61,7 @@ impl Sandbox {
         })
         .await
         .of(object)?;
-        tracing::info!("sandbox configured");
+        tracing::debug!("sandbox configured");
         Ok(())
     }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +21,13 @@ import (
 const (
 	fileRounds = 3
 	filesImage = images.Host + "/a3s-box/tree:1"
-	// Where the container has the host's directory.
-	plain = "/plain"
+	// Where the container has the host's directory, and the layer on a disk of its own.
+	plain, disk = "/plain", "/disk"
+	// The container makes the device itself. The disk is the one that has an EROFS image's magic number.
+	mountDisk = `for device in /sys/block/vd*; do
+		mknod /$(basename $device) b $(tr : ' ' < $device/dev)
+		[ "$(dd if=/$(basename $device) bs=1 skip=1024 count=4 | od -An -tx1)" = " e2 e1 f5 e0" ] && mkdir /disk && exec mount -t erofs -o ro /$(basename $device) /disk
+	done; echo 'no disk'; exit 1`
 	// Enough for the guest to keep what it reads.
 	filesMemoryMB = "1024"
 	// Bounds one measurement in the guest.
@@ -29,16 +36,45 @@ const (
 	stackRounds = 6
 )
 
-// files compares the files of an image with the same on plain virtio-fs, in one container.
-func (b *bench) files(ctx context.Context) (err error) {
+// files compares the files of an image with the same on plain virtio-fs, and on a disk that holds the image's layer, in one container
+// of a node whose VMs have that disk.
+func (b *bench) files(ctx context.Context) error {
 	if err := b.push(ctx, filesImage, images.Tree); err != nil {
 		return err
 	}
-	if err := b.pull(ctx, filesImage); err != nil {
+	directory, err := os.MkdirTemp("", "a3s-bench-")
+	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(directory)
+	// The VM's user opens the disk.
+	if err := os.Chmod(directory, 0o755); err != nil {
+		return err
+	}
+	qemu := filepath.Join(directory, "qemu-system-x86_64")
+	build := exec.CommandContext(ctx, "go", "build", "-o", qemu, "./bench/withdisk")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program that adds a disk: %w: %s", err, output)
+	}
+	return b.onNode(ctx, fixture.Options{Config: fixture.Config{"log.filter": "info", "vm.qemu": qemu}}, func(b *bench) error {
+		if err := b.pull(ctx, filesImage); err != nil {
+			return err
+		}
+		layer, err := b.largestLayer()
+		if err != nil {
+			return err
+		}
+		// Readable for the VM's user.
+		if output, err := exec.CommandContext(ctx, "install", "--mode=644", layer, qemu+".disk").CombinedOutput(); err != nil {
+			return fmt.Errorf("copy the layer: %w: %s", err, output)
+		}
+		return b.fileRounds(ctx)
+	})
+}
+
+// fileRounds measures in a container that has the same files in three places.
+func (b *bench) fileRounds(ctx context.Context) error {
 	directory := b.node.Path("files")
-	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
 	if err := images.WriteTree(directory); err != nil {
 		return err
 	}
@@ -46,7 +82,7 @@ func (b *bench) files(ctx context.Context) (err error) {
 	config.Annotations["a3s.box/memory-mb"] = filesMemoryMB
 	config.Linux.SecurityContext.Privileged = true
 	container := fixture.ContainerConfig("files", filesImage, "sleep", "3600")
-	// Only then it may drop the guest's caches.
+	// Only then it may drop the guest's caches, and mount.
 	container.Linux.SecurityContext.Privileged = true
 	container.Linux.SecurityContext.ReadonlyPaths = nil
 	container.Mounts = []*cri.Mount{{HostPath: directory, ContainerPath: plain}}
@@ -54,6 +90,9 @@ func (b *bench) files(ctx context.Context) (err error) {
 		id, _, err := b.createStarted(ctx, sandbox, config, container)
 		if err != nil {
 			return err
+		}
+		if _, errput, err := b.node.Runtime.ExecSync(ctx, id, []string{"sh", "-c", mountDisk}, filesPatience); err != nil {
+			return fmt.Errorf("mount the disk: %w: %s", err, errput)
 		}
 		for round := range fileRounds {
 			if err := b.fileRound(ctx, id, round); err != nil {
@@ -64,15 +103,39 @@ func (b *bench) files(ctx context.Context) (err error) {
 	})
 }
 
-func (b *bench) fileRound(ctx context.Context, id string, round int) error {
-	if _, err := b.fileTimes(ctx, id, "read", "/"+images.TreeDirectory, coldReadVsVirtiofs, warmReadVsVirtiofs); err != nil {
-		return err
+// largestLayer is the file of the largest layer on the node.
+func (b *bench) largestLayer() (largest string, err error) {
+	layers, err := filepath.Glob(filepath.Join(b.node.RootDir(), "images/layers/*/layer.erofs"))
+	var most int64
+	for _, layer := range layers {
+		info, statErr := os.Stat(layer)
+		if statErr != nil {
+			return "", statErr
+		}
+		if info.Size() > most {
+			largest, most = layer, info.Size()
+		}
 	}
-	here, err := b.fileTimes(ctx, id, "read", "/"+images.TreeLarge, seqReadVsVirtiofs)
+	return largest, err
+}
+
+func (b *bench) fileRound(ctx context.Context, id string, round int) error {
+	small := "/" + images.TreeDirectory
+	here, err := b.fileTimes(ctx, id, "read", small, coldReadVsVirtiofs, warmReadVsVirtiofs)
 	if err != nil {
 		return err
 	}
-	const warm, kept = 1, 2
+	const cold, warm, kept = 0, 1, 2
+	block, err := b.fileNumbers(ctx, id, "read", disk+small)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "  %s: %.0f ms, on a disk %.0f ms\n", coldReadVsBlock.name, here[cold]/1e6, block[cold]/1e6)
+	b.add(coldReadVsBlock, block[cold]/here[cold])
+	here, err = b.fileTimes(ctx, id, "read", "/"+images.TreeLarge, seqReadVsVirtiofs)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(os.Stderr, "  the large file again: %.0f ms\n", here[warm]/1e6)
 	b.add(seqReadGuestMB, here[kept]/1024)
 	_, err = b.fileTimes(ctx, id, "create", fmt.Sprint("/made-", round), createFilesVsVirtiofs)

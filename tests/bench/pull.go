@@ -137,13 +137,22 @@ func (b *bench) watchMemory() (end func() error) {
 }
 
 // withContainerd does something with a node of containerd that pulls from the same registry.
-func (b *bench) withContainerd(ctx context.Context, snapshotter fixture.Snapshotter, do func(*bench) error) (err error) {
-	node, err := fixture.Start(ctx, fixture.Options{Runtime: fixture.Runc, Snapshotter: snapshotter, Registry: b.node.Registry()})
+func (b *bench) withContainerd(ctx context.Context, snapshotter fixture.Snapshotter, do func(*bench) error) error {
+	return b.onNode(ctx, fixture.Options{Runtime: fixture.Runc, Snapshotter: snapshotter}, func(other *bench) error {
+		other.results = newResults()
+		return do(other)
+	})
+}
+
+// onNode does something with another node that pulls from the same registry.
+func (b *bench) onNode(ctx context.Context, options fixture.Options, do func(*bench) error) (err error) {
+	options.Registry = b.node.Registry()
+	node, err := fixture.Start(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close(context.WithoutCancel(ctx))) }()
-	return do(&bench{node: node, results: newResults()})
+	return do(&bench{node: node, results: b.results})
 }
 
 // push makes an image, with a directory for what it is made of, and puts it into the registry.

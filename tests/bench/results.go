@@ -67,8 +67,10 @@ var (
 	pullVsErofs     = metric{"pull_vs_erofs", "ratio", atMost(1.1)}
 	pullRSSMB       = metric{"pull_rss_mb", "MiB", atMost(60)}
 	// How many times as fast an image's files are as those of a host's directory, in the same container.
-	warmReadVsVirtiofs    = metric{"warm_read_vs_virtiofs", "ratio", atLeast(20)}
-	coldReadVsVirtiofs    = metric{"cold_read_vs_virtiofs", "ratio", atLeast(3)}
+	warmReadVsVirtiofs = metric{"warm_read_vs_virtiofs", "ratio", atLeast(20)}
+	coldReadVsVirtiofs = metric{"cold_read_vs_virtiofs", "ratio", atLeast(3)}
+	// And as those of the same layer on a disk of its own.
+	coldReadVsBlock       = metric{"cold_read_vs_block", "ratio", atLeast(0.9)}
 	createFilesVsVirtiofs = metric{"create_files_vs_virtiofs", "ratio", atLeast(4)}
 	seqReadVsVirtiofs     = metric{"seq_read_vs_virtiofs", "ratio", atLeast(0.8)}
 	// What the guest keeps of 256 MiB that it has read.
@@ -79,7 +81,7 @@ var (
 var metrics = []metric{runpColdRatio, bootMS, runpMS, createStartFirstMS, createStartMS, execSyncMS, teardownMS, shimPSSMB, frontendRSSMB,
 	attachMS, execStreamMS, execStdoutMiBS, portForwardMiBS, vsockMiBS, vsockInMiBS, portForwardVsVsock, execVsRunc, execStdoutVsRunc,
 	pullMS, pullVsOverlayfs, pullVsErofs, pullRSSMB,
-	warmReadVsVirtiofs, coldReadVsVirtiofs, createFilesVsVirtiofs, seqReadVsVirtiofs, seqReadGuestMB, layers20Vs1,
+	warmReadVsVirtiofs, coldReadVsVirtiofs, coldReadVsBlock, createFilesVsVirtiofs, seqReadVsVirtiofs, seqReadGuestMB, layers20Vs1,
 }
 
 // results are the values of each metric.

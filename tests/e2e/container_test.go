@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,8 +70,14 @@ func TestImageSaysWhatRunsUnlessTheConfigDoes(t *testing.T) {
 }
 
 func TestWorkingDirectoryIsMade(t *testing.T) {
-	c := onNode(t).runPod().shell("main", "pwd", func(config *cri.ContainerConfig) { config.WorkingDir = "/made/for/it" })
-	equal(t, "working directory", c.succeeds(), "/made/for/it\n")
+	n := onNode(t)
+	p, host := n.runPod(), n.hostDir()
+	for name, directory := range map[string]string{"image": "/made/for/it", "volume": "/volume/made/for/it"} {
+		c := p.shell(name, "pwd", mounted(bind(host, "/volume")), func(config *cri.ContainerConfig) { config.WorkingDir = directory })
+		equal(t, "working directory", c.succeeds(), directory+"\n")
+	}
+	_, err := os.Stat(filepath.Join(host, "made/for/it"))
+	must(t, err)
 }
 
 func TestContainerStartsAgainUnderAnotherAttempt(t *testing.T) {

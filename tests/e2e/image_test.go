@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -69,23 +70,51 @@ func TestLayersHideReplaceAndAddFiles(t *testing.T) {
 }
 
 func TestContainersOfOneImageDoNotSeeEachOthersFiles(t *testing.T) {
-	p := onNode(t).runPod()
+	n := onNode(t)
+	p := n.runPod()
 	first, second := p.idle("first"), p.idle("second")
 	first.exec("sh", "-c", "echo mine > /www/index.html")
 	equal(t, "the other's file", second.exec("cat", "/www/index.html"), "hello from a pod")
+
+	output, err := n.Command(t.Context(), "images").CombinedOutput()
+	must(t, err)
+	contains(t, "the table of images", string(output), busybox, first.id[:13], second.id[:13])
+	output, err = n.Command(t.Context(), "images", "--layers").CombinedOutput()
+	must(t, err)
+	contains(t, "the table of layers", string(output), "layer.erofs", "of "+busybox)
+
+	// The merged root is the writable layer's, and looks as the image's.
+	root := p.start(fixture.ContainerConfig("root", images.Files, "sh", "-c", "stat -c '%a %u:%g' /; files getattr / "+images.RootAttribute))
+	equal(t, "the root", root.succeeds(), fmt.Sprintf("%o 0:%d\n%s\n", images.RootMode, images.RootGroup, images.RootValue))
 }
 
-func TestImageFsInfoSaysHowMuchIsUsed(t *testing.T) {
+func TestImageFsInfoIsExactAndASecondPodAddsNoImageBytes(t *testing.T) {
 	n := onNode(t)
-	n.pull(busybox)
-	info, err := n.Images.ImageFsInfo(t.Context())
-	must(t, err)
-	if len(info.ImageFilesystems) != 1 || info.ImageFilesystems[0].UsedBytes.GetValue() < 1<<20 {
-		t.Fatalf("image file systems: %v", info.ImageFilesystems)
-	}
-	if mount := info.ImageFilesystems[0].FsId.GetMountpoint(); mount == "" {
-		t.Error("no mount point")
-	}
+	n.runPod().idle("main")
+	images, inodes := n.imageBytes(), n.imageInodes()
+	onDisk, files := n.diskUsage("images")
+	equal(t, "bytes of images", images, onDisk)
+	equal(t, "files of images", inodes, files)
+
+	second := n.runPod().idle("main")
+	equal(t, "bytes of images with a second pod", n.imageBytes(), images)
+	equal(t, "files of images with a second pod", n.imageInodes(), inodes)
+
+	before, _ := n.diskUsage("pods")
+	second.exec("sh", "-c", "dd if=/dev/zero of=/written bs=1M count=8 && sync")
+	n.until("ImageFsInfo to say what is on disk", func() error {
+		info, err := n.Images.ImageFsInfo(t.Context())
+		must(t, err)
+		onDisk, files := n.diskUsage("pods")
+		said := info.ContainerFilesystems[0]
+		if onDisk < before+8<<20 || said.UsedBytes.GetValue() != onDisk || said.InodesUsed.GetValue() != files {
+			return fmt.Errorf("it says %v, and %d bytes in %d files are on disk, %d before 8 MiB were written", said, onDisk, files, before)
+		}
+		if mount := said.FsId.GetMountpoint(); mount != n.RootDir() {
+			return fmt.Errorf("the mount point is %q", mount)
+		}
+		return nil
+	})
 }
 
 func TestUnknownImageIsNotFound(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 func TestImageOfAVolumeIsInUseUntilItsContainerIsRemoved(t *testing.T) {
 	n := onNode(t)
 	const reference = images.Host + "/a3s-box/volume:1"
-	image, err := images.Sized(2, 1<<20)
+	const size = 12 << 20
+	image, err := images.Sized(2, size)
 	must(t, err)
 	must(t, registry.Push(t.Context(), n.Registry(), reference, image))
 	n.pull(images.Busybox)
@@ -35,9 +36,18 @@ func TestImageOfAVolumeIsInUseUntilItsContainerIsRemoved(t *testing.T) {
 	must(t, n.Restart(t.Context()))
 	must(t, n.Runtime.StartContainer(t.Context(), c.id))
 	contains(t, "the volume", c.exec("ls", "/image"), "layer-0", "layer-1")
-	if now := n.imageBytes(); now < before+2<<20 {
-		t.Errorf("%d bytes of images are left of %d", now, before+2<<20)
+	if now := n.imageBytes(); now < before+2*size {
+		t.Errorf("%d bytes of images are left of %d", now, before+2*size)
 	}
+	// The guest has what it read twice for a while only.
+	cached := c.cached()
+	c.exec("sh", "-c", "cat /image/layer-0 >/dev/null")
+	n.until("the second copy of a layer to be freed", func() error {
+		if more := c.cached() - cached; more < size || more > size+size/2 {
+			return fmt.Errorf("the guest keeps %d bytes more after it has read %d", more, size)
+		}
+		return nil
+	})
 	must(t, n.Runtime.StopContainer(t.Context(), c.id, 0))
 	must(t, n.Runtime.RemoveContainer(t.Context(), c.id))
 	n.until("the image to be freed", func() error {
@@ -46,6 +56,15 @@ func TestImageOfAVolumeIsInUseUntilItsContainerIsRemoved(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// cached is how many bytes of files the guest keeps in memory.
+func (c *container) cached() int {
+	c.t.Helper()
+	var kb int
+	_, err := fmt.Sscanf(c.exec("grep", "^Cached:", "/proc/meminfo"), "Cached: %d kB", &kb)
+	must(c.t, err)
+	return kb << 10
 }
 
 // imageInodes is how many files and directories ImageFsInfo says that images take.

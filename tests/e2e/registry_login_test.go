@@ -3,6 +3,11 @@ package e2e
 import (
 	"encoding/base64"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,7 +105,45 @@ func TestRegistryWithCertificateAndPasswords(t *testing.T) {
 		if strings.Contains(n.Log(start), word) {
 			t.Errorf("the frontend's log has %q", word)
 		}
+		for _, file := range n.filesWith(word) {
+			t.Errorf("%s has %q", file, word)
+		}
 	}
+}
+
+// filesWith names the files that the frontend keeps and that hold a word.
+func (n *node) filesWith(word string) (found []string) {
+	n.t.Helper()
+	must(n.t, filepath.WalkDir(n.RootDir(), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || filepath.Ext(path) == ".erofs" {
+			return err
+		}
+		if strings.Contains(mustRead(n.t, path), word) {
+			found = append(found, path)
+		}
+		return nil
+	}))
+	return found
+}
+
+// A registry that is not on the machine is reached by the proxy that the environment names.
+func TestRegistryIsReachedByTheProxyOfTheEnvironment(t *testing.T) {
+	asked := make(chan string, 100)
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: shared.Registry()})
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Host
+		behind.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	t.Setenv("HTTP_PROXY", proxy.URL)
+	const far = "registry.example"
+	n := ownNode(t, fixture.Options{Config: fixture.Config{"images.insecure_registries": []string{far}}})
+	n.pull(far + strings.TrimPrefix(images.User, images.Host))
+	close(asked)
+	for host := range asked {
+		equal(t, "the host that the proxy was asked for", host, far)
+	}
+	n.pull(shared.Registry() + strings.TrimPrefix(images.User, images.Host))
 }
 
 func TestRegistryThatWantsACertificateOfItsClients(t *testing.T) {

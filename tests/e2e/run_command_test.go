@@ -3,7 +3,9 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -40,24 +42,55 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 func TestInterruptedRunCleansUp(t *testing.T) {
 	n := onNode(t)
 	n.pull(busybox)
-	command := n.Command(n.t.Context(), "run", "--rm", busybox, "--", "sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 3600 & wait $!; done")
-	stdout, err := command.StdoutPipe()
-	must(t, err)
-	must(t, command.Start())
+	stdout, interrupt := n.interruptible("--rm", busybox, "--", "sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 3600 & wait $!; done")
 	line := make([]byte, len("ready\n"))
-	_, err = stdout.Read(line)
-	must(t, err)
-	must(t, command.Process.Signal(syscall.SIGINT))
-	ended := make(chan error, 1)
-	go func() { ended <- command.Wait() }()
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		must(t, command.Process.Kill())
-		t.Fatal("it runs on after Ctrl-C")
+	must(t, firstError(stdout.Read(line)))
+	interrupt()
+}
+
+func TestRunInterruptedWhileItsPodBootsCleansUp(t *testing.T) {
+	n := onNode(t)
+	n.pull(busybox)
+	podDirs := func() int {
+		found, err := filepath.Glob(n.PodDir("*"))
+		must(t, err)
+		return len(found)
 	}
-	if command.ProcessState.ExitCode() == 0 {
-		t.Error("an interrupted run succeeded")
+	before := podDirs()
+	_, interrupt := n.interruptible("--rm", busybox, "--", "true")
+	n.until("the pod's directory", func() error {
+		if podDirs() == before {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	interrupt()
+	left, err := n.Runtime.ListPodSandbox(t.Context(), nil)
+	must(t, err)
+	equal(t, "pods left", len(left), 0)
+}
+
+// interruptible begins `a3s-box-cri run`. The answer sends it what Ctrl-C sends, and waits for its end.
+func (n *node) interruptible(arguments ...string) (stdout io.Reader, interrupt func()) {
+	n.t.Helper()
+	command := n.Command(n.t.Context(), "run", arguments...)
+	stdout, err := command.StdoutPipe()
+	must(n.t, err)
+	must(n.t, command.Start())
+	return stdout, func() {
+		n.t.Helper()
+		must(n.t, command.Process.Signal(syscall.SIGINT))
+		ended := make(chan error, 1)
+		go func() { ended <- command.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			must(n.t, command.Process.Kill())
+			n.t.Fatal("it runs on after Ctrl-C")
+		}
+		if command.ProcessState.ExitCode() == 0 {
+			n.t.Error("an interrupted run succeeded")
+		}
 	}
 }
 

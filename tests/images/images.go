@@ -2,6 +2,7 @@
 package images
 
 import (
+	"archive/tar"
 	"fmt"
 	"os"
 
@@ -31,8 +32,11 @@ const (
 	CappedFile = "/opt/capped"
 	// Vsock runs the program that measures a pod's channel to its host; it is not among All.
 	Vsock = Host + "/a3s-box/vsock:1"
-	// Files has /bin/files, which does to files what a shell cannot, and /bin/euid, setuid root, which says as whom it runs.
+	// Files has /bin/files, which does to files what a shell cannot, and /bin/euid, setuid root, which says as whom it runs. Its root
+	// directory is RootMode, of group RootGroup, and has the attribute RootAttribute.
 	Files = Host + "/a3s-box/files:1"
+	// What Files says of its root directory.
+	RootMode, RootGroup, RootAttribute, RootValue = 0o751, 7, "user.root", "of an image"
 	// Pause sleeps: what other runtimes hold a pod's namespaces with.
 	Pause = Host + "/pause:3.10"
 	// Absent is in no registry.
@@ -81,7 +85,7 @@ func All() ([]Image, error) {
 		{NamedUser, withUser("www-data"), nil},
 		{Pause, v1.Config{Entrypoint: []string{"sleep", "2147483647"}}, nil},
 		{Tools, shell, []*layer{tools()}},
-		{Files, shell, []*layer{newLayer().copy("bin/files", files, 0o755).copy("bin/euid", euid, setuid)}},
+		{Files, shell, []*layer{specialRoot().copy("bin/files", files, 0o755).copy("bin/euid", euid, setuid)}},
 	} {
 		image, err := assemble(description.config, base, description.layers)
 		if err != nil {
@@ -121,6 +125,14 @@ func layered() []*layer {
 			symlink("data/link", "top").
 			hardLink("data/hard-link", "data/top"),
 	}
+}
+
+// specialRoot is a layer that says what the root directory is like.
+func specialRoot() *layer {
+	return newLayer().entry(tar.Header{
+		Typeflag: tar.TypeDir, Name: "./", Mode: RootMode, Gid: RootGroup, ModTime: modified,
+		PAXRecords: map[string]string{"SCHILY.xattr." + RootAttribute: RootValue},
+	}, nil)
 }
 
 func assemble(config v1.Config, base v1.Layer, upper []*layer, top ...v1.Layer) (v1.Image, error) {

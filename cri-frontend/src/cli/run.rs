@@ -10,7 +10,8 @@ use std::{
 
 use a3s_box_proto::{config::Config, cri};
 use clap::Args;
-use tokio::{signal::ctrl_c, time::sleep};
+use tokio::{signal::ctrl_c, task::JoinHandle, time::sleep};
+use tonic::Status;
 
 use super::{
     Configured, Failure,
@@ -87,6 +88,8 @@ struct Pod {
     arguments: Arguments,
     name: String,
     logs: PathBuf,
+    /// RunPodSandbox under way: the frontend makes the pod whether or not we wait for it.
+    boot: Option<JoinHandle<Result<String, Status>>>,
     sandbox: Option<String>,
 }
 
@@ -96,7 +99,7 @@ impl Pod {
         name.truncate(8);
         let name = format!("run-{name}");
         let logs = config.state_dir.join("run").join(&name);
-        Ok(Self { client, arguments, name, logs, sandbox: None })
+        Ok(Self { client, arguments, name, logs, boot: None, sandbox: None })
     }
 
     async fn run_to_end(&mut self) -> Result<i32, Failure> {
@@ -107,11 +110,22 @@ impl Pod {
             runtime_handler: self.arguments.handler.clone(),
         };
         let mut runtime = self.client.runtime.clone();
-        let booted = step("booting the MicroVM".into(), runtime.run_pod_sandbox(request)).await;
-        let id = booted.map_err(|status| plain(&status))?.into_inner().pod_sandbox_id;
-        self.sandbox = Some(id.clone());
+        self.boot = Some(tokio::spawn(async move {
+            Ok(runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        }));
+        let id = step("booting the MicroVM".into(), self.booted()).await?;
         let container = step("starting the container".into(), Box::pin(self.start(&id, sandbox))).await?;
         self.follow(&container).await
+    }
+
+    /// The pod, when it is there. Cancel-safe.
+    async fn booted(&mut self) -> Result<String, Failure> {
+        if let Some(boot) = &mut self.boot {
+            let answer = boot.await;
+            self.boot = None;
+            self.sandbox = Some(answer?.map_err(|status| plain(&status))?);
+        }
+        self.sandbox.clone().ok_or_else(|| "the pod was not asked for".into())
     }
 
     async fn pull(&mut self) -> Result<(), Failure> {
@@ -233,8 +247,9 @@ impl Pod {
 
     /// Our pod, also where the answer that named it did not come.
     async fn find(&mut self) -> Result<Option<String>, Failure> {
-        if self.sandbox.is_some() {
-            return Ok(self.sandbox.clone());
+        // One that is being made is in no list yet.
+        if let Ok(id) = self.booted().await {
+            return Ok(Some(id));
         }
         let answer = self.client.runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await;
         let pods = answer.map_err(|status| plain(&status))?.into_inner().items;

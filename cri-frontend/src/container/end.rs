@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use futures::future::try_join_all;
 use serde::Deserialize;
 
-use super::{Container, Exit, record::exit_code};
+use super::{Container, Exit, observe::is_idle, persist_all, record::exit_code};
 use crate::{
     error::Error,
     node::{Node, files},
@@ -16,18 +15,17 @@ const EXIT_FILE: &str = "exit.json";
 
 /// Ends in the records all that was started and has no exit yet.
 pub async fn end_all(node: &Node, containers: &[Arc<Container>], exit: &Exit) -> Result<(), Error> {
-    let persisted = containers.iter().map(|container| async move {
-        let ended = node.change_container(container, |record| {
-            let ends = !super::observe::is_idle(&record.state);
+    let mut ended = containers.to_vec();
+    ended.retain(|container| {
+        node.change_container(container, |record| {
+            let ends = !is_idle(&record.state);
             if ends {
                 record.state.exit(exit.clone());
             }
             ends
-        });
-        if ended { container.record.persist(&node.db).await } else { Ok(()) }
+        })
     });
-    try_join_all(persisted).await?;
-    Ok(())
+    persist_all(node, &ended).await
 }
 
 /// What stands in [`EXIT_FILE`].

@@ -20,10 +20,14 @@ pub mod stop;
 pub mod update;
 mod watch;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use a3s_box_proto::ids::{ContainerId, SandboxId};
 pub use end::{end_all, read_exits};
+use futures::future::join_all;
 pub use observe::{observe, reset_unstarted};
 use oci_spec::runtime::{Process, Spec};
 pub use record::{ContainerRecord, ContainerState, Exit};
@@ -57,6 +61,8 @@ pub struct Container {
     pub record: Tracked<ContainerRecord>,
     /// Orders starting and removing it.
     pub lifecycle: tokio::sync::Mutex<()>,
+    /// It has had its stop signal.
+    asked_to_stop: AtomicBool,
     /// Its processor's use.
     pub cpu: Meter,
     process: OnceCell<Process>,
@@ -71,6 +77,7 @@ impl Container {
             bundle: sandbox.bundle.join(CONTAINERS).join(record.id.as_str()),
             record: Tracked::new(record),
             lifecycle: tokio::sync::Mutex::default(),
+            asked_to_stop: AtomicBool::new(false),
             cpu: Meter::default(),
             process: OnceCell::new(),
         }
@@ -109,4 +116,10 @@ impl Container {
             other => Err(self.wrong_state(format!("is {}: {action} needs a running one", other.describe()))),
         })
     }
+}
+
+/// Writes the records of containers to disk: all that can be written, whatever becomes of one.
+pub async fn persist_all(node: &Node, containers: &[Arc<Container>]) -> Result<(), Error> {
+    let written = join_all(containers.iter().map(|container| container.record.persist(&node.db))).await;
+    Ok(written.into_iter().collect::<Result<(), _>>()?)
 }

@@ -3,35 +3,34 @@
 use std::sync::Arc;
 
 use a3s_box_proto::shim as control;
-use futures::future::try_join_all;
 use tracing::{info, warn};
 
 use super::{
-    Container, ContainerRecord, ContainerState, Exit,
+    Container, ContainerRecord, ContainerState, Exit, persist_all,
     record::{User, exit_code},
 };
 use crate::{clock::unix_nanos, error::Error, node::Node, shim::Shim};
 
-/// Takes over the shim's truth about these containers, on disk too where something changed.
+/// Takes over the shim's truth about these containers: all of it in memory, and on disk too where something changed.
 pub async fn observe(
     node: &Node,
     containers: &[Arc<Container>],
     state: &control::StateResponse,
 ) -> Result<(), Error> {
-    let persisted = containers.iter().map(|container| async move {
+    let mut changed = Vec::new();
+    for container in containers {
         let told = state.containers.iter().find(|told| told.id == container.id.as_str());
         let before = container.record.with(|record| record.state.clone());
         if !node.change_container(container, |record| apply(record, told)) {
-            return Ok(());
+            continue;
         }
         let after = container.record.with(|record| record.state.clone());
         if after != before {
             info!(container = %container.id, state = ?after, "container changed");
         }
-        container.record.persist(&node.db).await
-    });
-    try_join_all(persisted).await?;
-    Ok(())
+        changed.push(container.clone());
+    }
+    persist_all(node, &changed).await
 }
 
 /// A container that is made in the guest but was never started: the frontend that was to start it was killed.

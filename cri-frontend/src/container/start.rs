@@ -5,7 +5,7 @@ use std::sync::Arc;
 use a3s_box_proto::stdio::Endpoint;
 use tracing::{info, warn};
 
-use super::{Container, Exit, observe, watch};
+use super::{Container, Exit, observe, remove::unmake, watch};
 use crate::{
     clock::unix_nanos,
     error::Error,
@@ -90,11 +90,8 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
 
 /// The container ends where it is; the guest forgets it, the records keep it.
 async fn give_up(node: &Node, container: &Container, shim: &Shim, error: &Error) -> Result<(), Error> {
-    match shim.delete(&container.id, None).await {
-        Err(error) if !error.is_not_found() => {
-            warn!(container = %container.id, %error, "a container that failed to start cannot be unmade");
-        }
-        _ => {}
+    if let Err(error) = unmake(shim, container).await {
+        warn!(container = %container.id, %error, "a container that failed to start cannot be unmade");
     }
     let exit = Exit::start_error(unix_nanos(), error.to_string());
     node.change_container(container, |record| record.state.exit(exit));

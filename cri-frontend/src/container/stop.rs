@@ -1,16 +1,23 @@
 //! StopContainer: the stop signal, a grace period, SIGKILL.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tracing::info;
 
 use super::{Container, ContainerState};
-use crate::{error::Error, node::Node, shim::ShimError};
+use crate::{
+    error::Error,
+    node::Node,
+    shim::{Shim, ShimError},
+};
 
 /// From SIGKILL to the exit's record: the log is written and the volumes are free then.
-const KILL_BOUND: Duration = Duration::from_secs(60);
-const SIGKILL: u32 = 9;
+pub(super) const KILL_BOUND: Duration = Duration::from_secs(60);
+pub(super) const SIGKILL: u32 = 9;
 
 /// Stops a container; the unknown, and what never ran, is stopped already.
 pub async fn stop(node: &Arc<Node>, id: &str, grace: Duration) -> Result<(), Error> {
@@ -28,8 +35,7 @@ pub(super) async fn end(node: &Node, container: &Container, grace: Duration) -> 
     }
     let shim = container.pod(node)?.shim()?;
     if !grace.is_zero() {
-        let signal = container.record.with(|record| record.stop_signal.number);
-        signalled(shim.kill(&container.id, signal, false).await)?;
+        ask(container, &shim).await?;
         if exited(container, grace).await {
             return Ok(());
         }
@@ -42,12 +48,23 @@ pub(super) async fn end(node: &Node, container: &Container, grace: Duration) -> 
     Err(Error::Timeout { what: format!("the killed container {}", container.id), bound: KILL_BOUND })
 }
 
+/// Sends the stop signal, once: a caller who repeats his call only waits, as in containerd. Many programs take a second
+/// signal for impatience, and give up their orderly end.
+async fn ask(container: &Container, shim: &Shim) -> Result<(), Error> {
+    if container.asked_to_stop.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let signal = container.record.with(|record| record.stop_signal.number);
+    signalled(shim.kill(&container.id, signal, false).await)
+        .inspect_err(|_| container.asked_to_stop.store(false, Ordering::Relaxed))
+}
+
 async fn exited(container: &Container, bound: Duration) -> bool {
     timeout(bound, container.record.wait_until(|record| record.state.is_exited())).await.is_ok()
 }
 
 /// A process that has ended meanwhile needs no signal.
-fn signalled(result: Result<(), ShimError>) -> Result<(), Error> {
+pub(super) fn signalled(result: Result<(), ShimError>) -> Result<(), Error> {
     match result {
         Err(error) if error.is_not_found() || error.is_wrong_state() => Ok(()),
         result => Ok(result?),

@@ -7,19 +7,25 @@ mod runtime;
 pub mod socket;
 mod status_code;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use a3s_box_proto::cri::{
     image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer,
 };
-use tokio::net::UnixListener;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::sleep,
+};
 use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tonic::transport::Server;
+use tracing::warn;
 
 use crate::node::Node;
 
 /// The largest message in either direction, as kubelet has it.
 const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// After a failed accept the next is tried this much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the node is told to end and the calls in progress are answered.
 pub async fn serve(
@@ -33,7 +39,7 @@ pub async fn serve(
     let images = ImageServiceServer::new(image::Images(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
-    let admitted = UnixListenerStream::new(listener).filter(move |stream: &io::Result<_>| match stream {
+    let admitted = UnixListenerStream::new(listener).then(after_pause).filter(move |stream| match stream {
         Ok(stream) => owner.admits(stream),
         Err(_) => true,
     });
@@ -42,4 +48,13 @@ pub async fn serve(
         .add_service(images)
         .serve_with_incoming_shutdown(admitted, node.shutdown.cancelled())
         .await
+}
+
+/// A failed accept is repeated at once, and would fail at once, as long as there are no descriptors.
+async fn after_pause(accepted: io::Result<UnixStream>) -> io::Result<UnixStream> {
+    if let Err(error) = &accepted {
+        warn!(%error, "a client of the CRI was not accepted");
+        sleep(ACCEPT_PAUSE).await;
+    }
+    accepted
 }

@@ -26,9 +26,9 @@ impl<T> Registry<T> {
         self.objects.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), object);
     }
 
-    /// Forgets an object.
-    pub fn remove(&self, id: &str) {
-        self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    /// Forgets an object; false if it was forgotten already.
+    pub fn remove(&self, id: &str) -> bool {
+        self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
     }
 
     /// All objects, ordered by id.
@@ -77,5 +77,6 @@ mod tests {
         assert_eq!(registry.get("z").unwrap_err().kind(), Kind::NotFound);
         assert!(registry.find("z").unwrap().is_none());
         assert_eq!(registry.get("").unwrap_err().kind(), Kind::InvalidArgument);
+        assert!(registry.remove("x") && !registry.remove("x"));
     }
 }

@@ -39,11 +39,6 @@ pub async fn bury_without_shim(node: &Arc<Node>, sandbox: &Arc<Sandbox>, reason:
     if !sandbox.record.with(super::SandboxRecord::is_ready) {
         return;
     }
-    inter(node, sandbox, reason).await;
-}
-
-/// As [`bury_without_shim`], for a caller who holds the lifecycle or is alone.
-pub async fn inter(node: &Arc<Node>, sandbox: &Arc<Sandbox>, reason: &str) {
     let containers = node.containers_of(sandbox);
     if let Err(error) = container::read_exits(node, &containers).await {
         warn!(sandbox = %sandbox.id, %error, "cannot take over the exits that the shim wrote down");

@@ -19,7 +19,7 @@ use std::{
 
 use a3s_box_network::NetworkNamespace;
 use a3s_box_proto::{config::Config, ids::SandboxId, shim::StateResponse};
-pub use bury::inter;
+pub use bury::bury_without_shim;
 pub use record::{NetworkMode, Phase, SandboxRecord};
 pub use run::undo;
 use serde::Serialize;

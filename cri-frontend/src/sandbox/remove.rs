@@ -24,8 +24,11 @@ async fn forget(node: &Arc<Node>, sandbox: &Sandbox) -> Result<(), Error> {
     let containers = node.containers_of(sandbox);
     try_join_all(containers.iter().map(|container| container::remove::forget(node, container))).await?;
     sandbox.record.delete(&node.db).await?;
+    if !node.sandboxes.remove(sandbox.id.as_str()) {
+        // Another call for the same pod was quicker, and has told of it.
+        return Ok(());
+    }
     let name = sandbox.record.with(super::SandboxRecord::unique_name);
-    node.sandboxes.remove(sandbox.id.as_str());
     node.sandbox_names.free(&name, sandbox.id.as_str());
     node.tell(sandbox.id.as_str(), sandbox, &[Kind::Deleted]);
     info!(sandbox = %sandbox.id, "pod sandbox is removed");

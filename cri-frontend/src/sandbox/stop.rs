@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
-use super::{Phase, Sandbox, release};
+use super::{Phase, Sandbox, SandboxRecord, release};
 use crate::{
     clock::unix_nanos,
     container::{self, Exit},
@@ -28,18 +28,31 @@ pub async fn stop(node: &Arc<Node>, id: &str) -> Result<(), Error> {
 
 /// Stops a sandbox whose lifecycle the caller holds. What fails can be tried again by another call.
 pub(super) async fn halt(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
-    match sandbox.record.with(|record| record.phase.clone()) {
-        Phase::Stopped => return Ok(()),
-        Phase::Ready => end_vm(node, sandbox).await?,
-        Phase::Creating | Phase::Dead { .. } => settle_containers(node, sandbox).await?,
+    let phase = sandbox.record.with(|record| record.phase.clone());
+    if phase == Phase::Stopped {
+        return Ok(());
     }
+    if phase == Phase::Ready {
+        end_vm(sandbox).await;
+    }
+    let written = settle(node, sandbox).await;
     release::everything(node, sandbox).await?;
-    sandbox.record.commit(&node.db, |record| record.phase = Phase::Stopped).await?;
+    if let Err(error) = written {
+        // A disk that was full has room now: the pod's own scratch disk was on it, perhaps.
+        warn!(sandbox = %sandbox.id, %error, "how the pod ended is written down late");
+        container::persist_all(node, &node.containers_of(sandbox)).await?;
+    }
+    let stopped = |record: &mut SandboxRecord| {
+        record.phase = Phase::Stopped;
+        // The network may give them to another pod now.
+        record.ips.clear();
+    };
+    sandbox.record.commit(&node.db, stopped).await?;
     info!(sandbox = %sandbox.id, "pod sandbox is stopped");
     Ok(())
 }
 
-async fn end_vm(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+async fn end_vm(sandbox: &Sandbox) {
     match sandbox.shim() {
         Ok(shim) => {
             if let Err(error) = shim.stop_sandbox(GRACE).await {
@@ -49,25 +62,35 @@ async fn end_vm(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         }
         Err(error) => warn!(sandbox = %sandbox.id, %error, "the MicroVM cannot be asked to stop"),
     }
+}
+
+/// Writes down how the pod ended, its containers first: their shim, which knows their exits, ends next.
+async fn settle(node: &Node, sandbox: &Sandbox) -> Result<(), Error> {
+    let containers = settle_containers(node, sandbox).await;
     let reason = "the pod sandbox was stopped".to_owned();
-    let phase = Phase::Dead { reason };
-    // The containers' exits first: their shim, which knows them, ends next.
-    settle_containers(node, sandbox).await?;
-    node.change_sandbox(sandbox, |record| record.phase = phase);
+    node.change_sandbox(sandbox, |record| {
+        if record.is_ready() {
+            record.phase = Phase::Dead { reason };
+        }
+    });
+    containers?;
     Ok(sandbox.record.persist(&node.db).await?)
 }
 
 /// Takes over the exits that the shim knows, and gives the containers one of which it doesn't.
 async fn settle_containers(node: &Node, sandbox: &Sandbox) -> Result<(), Error> {
     let containers = node.containers_of(sandbox);
-    if let Ok(shim) = sandbox.shim() {
-        match shim.state().await {
-            Ok(state) => container::observe(node, &containers, &state).await?,
-            Err(error) => {
-                warn!(sandbox = %sandbox.id, %error, "the shim does not tell the containers' exits");
-            }
+    let told = match sandbox.shim() {
+        Ok(shim) => shim.state().await.map_err(Error::from),
+        Err(error) => Err(error.into()),
+    };
+    let observed = match told {
+        Ok(state) => container::observe(node, &containers, &state).await,
+        Err(error) => {
+            info!(sandbox = %sandbox.id, %error, "the shim does not tell the containers' exits");
+            Ok(())
         }
-    }
-    let reason = "its pod sandbox was stopped";
-    container::end_all(node, &containers, &Exit::with_pod(unix_nanos(), reason)).await
+    };
+    let exit = Exit::with_pod(unix_nanos(), "its pod sandbox was stopped");
+    observed.and(container::end_all(node, &containers, &exit).await)
 }

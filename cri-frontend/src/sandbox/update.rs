@@ -22,7 +22,8 @@ pub async fn update(
     let sandbox = node.sandboxes.get(id)?;
     let owner = node.clone();
     node.finish(async move {
-        let _pod_stays = sandbox.lifecycle.read().await;
+        // Alone, so that two updates do not write the copy of the record at once.
+        let _exclusive = sandbox.lifecycle.write().await;
         apply(&owner, &sandbox, resources, overhead).await
     })
     .await

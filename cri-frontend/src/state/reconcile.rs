@@ -1,9 +1,15 @@
 //! After a start: the records against what lives.
 
-use std::{fs, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::Loaded;
@@ -12,11 +18,13 @@ use crate::{
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},
-    shim::{Connection, ShimError, connect},
+    shim::{Connection, Shim, ShimError, connect},
 };
 
 /// Pods looked at at the same time.
 const AT_ONCE: usize = 32;
+/// How long the node waits for all of them: a shim that hangs, or a plugin, holds up its own pod only.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to do about a recorded sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +62,7 @@ fn verdict(phase: &Phase, same_boot: bool, found: Found) -> Verdict {
     }
 }
 
-/// Fills the node with what was recorded and makes it true.
+/// Fills the node with what was recorded and makes it true; what takes long goes on after this.
 pub async fn reconcile(node: &Arc<Node>, loaded: Loaded) -> Result<(), Error> {
     let begun = Instant::now();
     let sandboxes: Vec<SandboxRecord> = decode("pod sandbox", loaded.sandboxes);
@@ -73,10 +81,16 @@ pub async fn reconcile(node: &Arc<Node>, loaded: Loaded) -> Result<(), Error> {
         enter_container(node, record).await;
     }
     node.images.collect().await?;
-    let all = node.sandboxes.all();
-    let count = all.len();
-    stream::iter(all).for_each_concurrent(AT_ONCE, |sandbox| settle(node, sandbox)).await;
-    info!(sandboxes = count, ms = begun.elapsed().as_millis(), "the records agree with what lives");
+    let owner = node.clone();
+    let settling = node.work.spawn(async move {
+        let all = owner.sandboxes.all();
+        let count = all.len();
+        stream::iter(all).for_each_concurrent(AT_ONCE, |sandbox| settle(&owner, sandbox)).await;
+        info!(sandboxes = count, ms = begun.elapsed().as_millis(), "the records agree with what lives");
+    });
+    if timeout(PATIENCE, settling).await.is_err() {
+        warn!("pods are still looked for, or cleaned up");
+    }
     Ok(())
 }
 
@@ -181,9 +195,9 @@ async fn settle(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
     };
     let verdict = verdict(&phase, boot_id == node.boot_id, found(&connection));
     let settled = match (verdict, connection) {
-        (Verdict::Adopt, Ok(Connection::Live(shim))) => sandbox::adopt(node, &sandbox, shim).await,
+        (Verdict::Adopt, Ok(Connection::Live(shim))) => adopt(node, &sandbox, shim).await,
         (Verdict::Bury(reason), _) => {
-            sandbox::inter(node, &sandbox, reason).await;
+            sandbox::bury_without_shim(node, &sandbox, reason).await;
             Ok(())
         }
         (Verdict::Undo, _) => sandbox::undo(node, &sandbox).await,
@@ -198,6 +212,14 @@ async fn settle(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
     if let Err(error) = settled {
         warn!(sandbox = %sandbox.id, ?verdict, %error, "a pod sandbox is not settled");
     }
+}
+
+async fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) -> Result<(), Error> {
+    // Nobody comes any more to where the last frontend waited for streams; before this one can, it must know the shim.
+    let sockets = sandbox.bundle.join(SOCKETS);
+    files::remove_tree(sockets.clone()).await?;
+    files::make_private_dir(sockets).await?;
+    sandbox::adopt(node, sandbox, shim).await
 }
 
 fn found(connection: &Result<Connection, ShimError>) -> Found {

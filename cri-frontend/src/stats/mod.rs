@@ -4,7 +4,7 @@ pub mod cpu;
 pub mod filesystem;
 pub mod hearing;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use a3s_box_proto::agent;
 use futures::{StreamExt, stream};
@@ -15,7 +15,7 @@ use crate::{
     container::Container,
     error::{Error, Kind},
     node::Node,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, SandboxRecord},
     shim::{HostCost, Stats},
 };
 
@@ -84,7 +84,8 @@ impl Figures {
     ) -> Self {
         let mut figures =
             Self { at, cpu_rate: None, cpu: cpu.clone(), memory: memory.clone(), io: io.clone() };
-        figures.cpu_rate = meter.rate(at, figures.cpu_nanos());
+        // Not by `at`: a rate is of time that passes, and a clock may be set.
+        figures.cpu_rate = meter.rate(Instant::now(), figures.cpu_nanos());
         figures
     }
 
@@ -107,6 +108,10 @@ impl Figures {
 
 /// A sample of one pod.
 pub async fn of_pod(node: &Node, sandbox: &Arc<Sandbox>, depth: Depth) -> Result<PodSample, Error> {
+    if !sandbox.record.with(SandboxRecord::is_ready) {
+        let problem = "is not ready: it has no figures".to_owned();
+        return Err(Error::State { what: "pod sandbox", id: sandbox.id.to_string(), problem });
+    }
     let told = sandbox.shim()?.stats(depth == Depth::Details).await.map_err(Error::from);
     let silent = told.as_ref().is_err_and(|error| error.kind() == Kind::DeadlineExceeded);
     sandbox.hearing.note(!silent);

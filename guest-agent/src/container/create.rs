@@ -76,7 +76,7 @@ impl Containers {
             Ok(container) => {
                 let container = Arc::new(container);
                 self.map().insert(id.clone(), Arc::clone(&container));
-                tracing::info!(container = %id, pid = container.init.pid(), "created");
+                tracing::debug!(container = %id, pid = container.init.pid(), "created");
                 let user = container.user();
                 *place = Some(container);
                 Ok(user)
@@ -98,10 +98,7 @@ impl Containers {
         })?;
         let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
         let mut spec = spec::adapt(spec, &wanted.id, pid_namespace)?;
-        for disk in wanted.disks.clone() {
-            let number = blocking(move || disk.appeared()).await.of(object)?;
-            spec::renumber(&mut spec, disk.host, number);
-        }
+        spec::renumber(&mut spec, &appeared(wanted.disks.clone()).await.of(object)?);
         let storage = Arc::clone(&self.storage);
         let (id, want_rootfs, want_user) = (wanted.id.clone(), wanted.rootfs.clone(), wanted.user.clone());
         let prepare = move || Ok(prepare(&storage, &id, &want_rootfs, want_user.as_ref(), spec, &sysctls));
@@ -137,7 +134,14 @@ impl Containers {
     async fn pid_namespace(&self, pids: Pids) -> Result<Option<PathBuf>, Error> {
         let pid = match pids {
             Pids::Own | Pids::Guest => return Ok(None),
-            Pids::Of(other) => self.get(&other)?.init.pid(),
+            Pids::Of(other) => {
+                let other = self.get(&other)?;
+                // Its number could be another process's by now.
+                if other.init.ended().is_some() {
+                    return Err(other.precondition("it has ended, and its PID namespace with it"));
+                }
+                other.init.pid()
+            }
             Pids::Pod => self.shared_pid_namespace().await.of(|| Object::Sandbox)?,
         };
         Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
@@ -186,11 +190,7 @@ impl Containers {
         let (pid, master) = made.map_err(|_| {
             Failed::because("create the container's process", format!("no answer within {PATIENCE:?}"))
         })??;
-        let stdio = match (stdio, master) {
-            (Some(stdio), _) => stdio,
-            (None, Some(master)) => Stdio::of_terminal(Pty::new(master, uid)?, wanted.stdin),
-            (None, None) => return Err(Failed::because("create the terminal", "the worker sent none")),
-        };
+        let stdio = stdio.map_or_else(|| terminal_of(master, uid, wanted.stdin), Ok);
         adopt(pid, &launch, stdio).map(|process| (process, conversation))
     }
 }
@@ -206,9 +206,15 @@ fn too_little_memory(error: &Error, id: &ContainerId, spec: &Spec) -> Error {
     Error::Precondition { object: Object::Container(id.clone()), why }
 }
 
-/// A process that cannot be watched is ended: nobody would ever learn of it.
-pub(super) fn adopt(pid: i32, launch: &Launch, stdio: Stdio) -> Result<Process, Failed> {
-    Process::adopt(pid, launch, stdio).inspect_err(|_| {
+/// The streams of a process that has made a terminal.
+pub(super) fn terminal_of(master: Option<OwnedFd>, uid: u32, stdin: bool) -> Result<Stdio, Failed> {
+    let master = master.ok_or_else(|| Failed::because("open a terminal", "the process sent none"))?;
+    Ok(Stdio::of_terminal(Pty::new(master, uid)?, stdin))
+}
+
+/// A process that cannot be watched, or not be spoken to, is ended: nobody would ever learn of it.
+pub(super) fn adopt(pid: i32, launch: &Launch, stdio: Result<Stdio, Failed>) -> Result<Process, Failed> {
+    stdio.and_then(|stdio| Process::adopt(pid, launch, stdio)).inspect_err(|_| {
         let _ = crate::sys::process::kill(pid, libc::SIGKILL);
     })
 }
@@ -235,6 +241,14 @@ pub(super) fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) ->
         }
         None => Failed::because(step, "the worker ended without an answer"),
     }
+}
+
+/// Waits for disks; answers their numbers here, by those on the host.
+async fn appeared(disks: Vec<Disk>) -> Result<HashMap<spec::Number, spec::Number>, Failed> {
+    if disks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    blocking(move || disks.into_iter().map(|disk| Ok((disk.host, disk.appeared()?))).collect()).await
 }
 
 /// All that waits for disks: mounts, user lookup, the bundle. The kernel parameters are the pod's, whose namespaces the

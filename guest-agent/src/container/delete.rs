@@ -52,7 +52,7 @@ impl Containers {
         };
         blocking(work).await.of(|| container.object())?;
         *state = State::Released;
-        tracing::info!(container = %container.id, "released");
+        tracing::debug!(container = %container.id, "released");
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Containers {
         drop(place);
         drop(slot);
         self.tidy_slot(id);
-        tracing::info!(container = %id, "deleted");
+        tracing::debug!(container = %id, "deleted");
         Ok(())
     }
 

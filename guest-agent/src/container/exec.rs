@@ -14,8 +14,7 @@ use crate::{
     cgroup,
     error::{Error, Failed, For, Object, Step},
     process::{
-        pty::Pty,
-        stdio::{self, Stdio},
+        stdio,
         zygote::{self, Conversation, Reply, Request},
     },
     rootfs::lookup::Root,
@@ -45,16 +44,16 @@ impl Containers {
                 Err(Error::AlreadyExists(Object::Exec(container.id.clone(), wanted.id.clone())))
             };
         }
-        let made = self.make_exec(container, wanted).await;
-        if made.is_err() {
-            container.execs().remove(&wanted.id);
-        }
-        let process = Arc::new(made?);
-        let pid = process.pid();
-        let _ = slot.made.set(Exec { fingerprint, process });
+        let made = self.make_exec(container, wanted).await.map(|process| {
+            let exec = Exec { fingerprint, process: Arc::new(process) };
+            slot.made.get_or_init(|| exec).process.pid()
+        });
         drop(making);
-        tracing::debug!(container = %container.id, exec = %wanted.id, pid, "exec");
-        Ok(pid)
+        match &made {
+            Ok(pid) => tracing::debug!(container = %container.id, exec = %wanted.id, pid, "exec"),
+            Err(_) => container.tidy_exec(&wanted.id, slot),
+        }
+        made
     }
 
     async fn make_exec(
@@ -108,11 +107,7 @@ impl Containers {
             Ok(made) => made,
             Err(message) => return Ok(Err(message)),
         };
-        let stdio = match (stdio, master) {
-            (Some(stdio), _) => stdio,
-            (None, Some(master)) => Stdio::of_terminal(Pty::new(master, uid)?, stdin),
-            (None, None) => return Err(Failed::because("open a terminal", "the process sent none")),
-        };
+        let stdio = stdio.map_or_else(|| create::terminal_of(master, uid, stdin), Ok);
         create::adopt(pid, &launch, stdio).map(Ok)
     }
 }

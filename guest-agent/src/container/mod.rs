@@ -10,6 +10,7 @@ pub mod spec;
 pub mod start;
 pub mod stats;
 pub mod terminate;
+pub mod update;
 pub mod user;
 pub mod wait;
 
@@ -172,6 +173,15 @@ impl Container {
         let found =
             self.execs().get(id).and_then(|slot| slot.made.get()).map(|exec| Arc::clone(&exec.process));
         found.ok_or_else(|| Error::NotFound(Object::Exec(self.id.clone(), id.clone())))
+    }
+
+    /// Gives the name of an exec back that could not be made, unless somebody else waits to make it.
+    fn tidy_exec(&self, id: &ExecId, slot: Arc<ExecSlot>) {
+        let mut execs = self.execs();
+        drop(slot);
+        if execs.get(id).is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.made.get().is_none()) {
+            execs.remove(id);
+        }
     }
 
     fn precondition(&self, why: &str) -> Error {

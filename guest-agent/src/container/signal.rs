@@ -4,10 +4,9 @@ use a3s_box_proto::ids::{ContainerId, ExecId};
 
 use super::{Container, Containers};
 use crate::{
-    cgroup::Cgroup,
     error::{Error, Failed, For, Object},
     process::pty::Pty,
-    sys::{process, tty::Size},
+    sys::tty::Size,
 };
 
 impl Containers {
@@ -46,28 +45,7 @@ impl Containers {
 
 impl Container {
     /// Sends a signal to every process of the container.
-    pub fn signal_all(&self, signal: i32) {
-        for pid in processes(&self.cgroup) {
-            // It may have ended since it was listed.
-            let _ = process::kill(pid, signal);
-        }
+    pub fn signal_all(&self, signal: i32) -> Result<(), Error> {
+        self.cgroup.signal(signal).of(|| self.object())
     }
-}
-
-/// The processes in a cgroup and below it.
-fn processes(cgroup: &Cgroup) -> Vec<i32> {
-    let mut found = Vec::new();
-    let mut directories = vec![cgroup.path().to_owned()];
-    while let Some(directory) = directories.pop() {
-        let list = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        // 0 stands for a process that cannot be seen from here.
-        found.extend(list.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-        let children = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-        directories.extend(
-            children
-                .filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|child| child.path()),
-        );
-    }
-    found
 }

@@ -1,6 +1,6 @@
 //! The host's OCI specification becomes the guest's: what names the pod or the host is resolved here.
 
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
 use a3s_box_proto::{
     ids::ContainerId,
@@ -184,18 +184,24 @@ fn adapt_mount(mount: &mut Mount) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives a block device the number that it has in the guest.
-pub fn renumber(spec: &mut Spec, host: (i64, i64), guest: (i64, i64)) {
+/// A block device's major and minor number.
+pub type Number = (i64, i64);
+
+/// Gives block devices the numbers that they have in the guest, by those that they have on the host: all at once, for
+/// one's number here may be another's there.
+pub fn renumber(spec: &mut Spec, guest: &HashMap<Number, Number>) {
     let Some(linux) = spec.linux_mut() else { return };
     for device in linux.devices_mut().iter_mut().flatten() {
-        if device.typ() == LinuxDeviceType::B && (device.major(), device.minor()) == host {
-            device.set_major(guest.0).set_minor(guest.1);
+        let host = (device.major(), device.minor());
+        if let Some(&(major, minor)) = guest.get(&host).filter(|_| device.typ() == LinuxDeviceType::B) {
+            device.set_major(major).set_minor(minor);
         }
     }
     let rules = linux.resources_mut().as_mut().and_then(|resources| resources.devices_mut().as_mut());
-    for rule in rules.into_iter().flatten() {
-        if rule.typ() == Some(LinuxDeviceType::B) && rule.major().zip(rule.minor()) == Some(host) {
-            rule.set_major(Some(guest.0)).set_minor(Some(guest.1));
+    for rule in rules.into_iter().flatten().filter(|rule| rule.typ() == Some(LinuxDeviceType::B)) {
+        let host = rule.major().zip(rule.minor());
+        if let Some(&(major, minor)) = host.and_then(|host| guest.get(&host)) {
+            rule.set_major(Some(major)).set_minor(Some(minor));
         }
     }
 }
@@ -321,6 +327,26 @@ mod tests {
         ] {
             assert!(with(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn block_devices_that_exchange_their_numbers_stay_apart() {
+        let (a, b) = ((8, 32), (8, 16));
+        let device = |path: &str, (major, minor): Number| json!({"path": path, "type": "b", "major": major, "minor": minor});
+        let rule = |(major, minor): Number| json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": "r"});
+        let mut spec = spec(|json| {
+            json["linux"]["devices"] = json!([device("/dev/a", a), device("/dev/b", b)]);
+            json["linux"]["resources"] = json!({"devices": [{"allow": false}, rule(a), rule(b)]});
+        })
+        .unwrap();
+        renumber(&mut spec, &HashMap::from([(a, b), (b, (8, 0))]));
+        let linux = spec.linux().as_ref().unwrap();
+        let devices = linux.devices().as_ref().unwrap();
+        let numbers: Vec<Number> = devices.iter().map(|device| (device.major(), device.minor())).collect();
+        assert_eq!(numbers, [b, (8, 0)]);
+        let rules = linux.resources().as_ref().unwrap().devices().as_ref().unwrap();
+        let numbers: Vec<_> = rules.iter().map(|rule| rule.major().zip(rule.minor())).collect();
+        assert_eq!(numbers, [None, Some(b), Some((8, 0))]);
     }
 
     #[test]

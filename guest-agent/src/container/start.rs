@@ -39,7 +39,7 @@ impl Containers {
             }
         }
         drop(state);
-        tracing::info!(container = %container.id, "started");
+        tracing::debug!(container = %container.id, "started");
         Ok(container.init.pid())
     }
 }

@@ -90,7 +90,7 @@ pub fn enter_root() -> Result<(), Failed> {
     std::env::set_current_dir("/").step(|| "enter /".to_owned())
 }
 
-/// Makes the agent's directories and mounts what the host gave: the share, and the scratch disk where there is one.
+/// Makes the agent's directories and mounts the share.
 pub fn attach_devices() -> Result<(), Failed> {
     for directory in
         [paths::SHARE, paths::POD, paths::LAYERS, paths::SCRATCH, paths::STATE, "/run/a3s/containers"]

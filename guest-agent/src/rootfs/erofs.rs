@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use a3s_box_proto::ports::SHARE_LAYERS;
 use nix::mount::{MsFlags, mount};
+use rustix::fs::{Advice, fadvise};
 
 use crate::{
     error::{Failed, Step},
@@ -19,37 +20,58 @@ use crate::{
 /// files with the whole pod.
 #[derive(Debug, Default)]
 pub struct Layers {
-    mounted: Mutex<HashMap<String, PathBuf>>,
+    mounted: Mutex<HashMap<String, Layer>>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// Where it is mounted.
+    target: PathBuf,
+    /// Its file in the share.
+    file: File,
 }
 
 impl Layers {
     /// Where these layers are mounted, in the same order.
     pub fn mount(&self, names: &[String]) -> Result<Vec<PathBuf>, Failed> {
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounted = self.mounted();
         names
             .iter()
             .map(|name| {
-                if let Some(path) = mounted.get(name) {
-                    return Ok(path.clone());
+                if let Some(layer) = mounted.get(name) {
+                    return Ok(layer.target.clone());
                 }
                 // Short names: an overlay of many layers has little room for each.
                 let target = Path::new(paths::LAYERS).join(mounted.len().to_string());
-                mount_layer(name, &target)?;
-                mounted.insert(name.clone(), target.clone());
+                let file = mount_layer(name, &target)?;
+                mounted.insert(name.clone(), Layer { target: target.clone(), file });
                 Ok(target)
             })
             .collect()
     }
+
+    /// Frees memory: what was read of a layer is kept twice, as its files' content, which serves on, and as the layer's file.
+    ///
+    /// The mount option `directio` would spare the second copy, but with it each small file is a request to the host, and without
+    /// it a window of many files is.
+    pub fn forget_copies(&self) -> rustix::io::Result<()> {
+        self.mounted().values().try_for_each(|layer| fadvise(&layer.file, 0, None, Advice::DontNeed))
+    }
+
+    fn mounted(&self) -> MutexGuard<'_, HashMap<String, Layer>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn mount_layer(name: &str, target: &Path) -> Result<(), Failed> {
+fn mount_layer(name: &str, target: &Path) -> Result<File, Failed> {
     let source = Path::new(paths::SHARE).join(SHARE_LAYERS).join(name);
+    let step = || format!("mount layer {name} (erofs, {})", source.display());
     fs::create_dir_all(target).step(|| format!("create {}", target.display()))?;
-    // No MS_NOSUID: setuid programs of an image keep their bit. `directio`: else the guest caches everything twice,
-    // as a file of the share and as what it holds.
+    let file = File::open(&source).step(step)?;
+    // No MS_NOSUID: setuid programs of an image keep their bit.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    mount(Some(&source), target, Some("erofs"), flags, Some("directio"))
-        .step(|| format!("mount layer {name} (erofs, {})", source.display()))
+    mount(Some(&source), target, Some("erofs"), flags, None::<&str>).step(step)?;
+    Ok(file)
 }
 
 /// Whether that is a file name and nothing more.

@@ -6,10 +6,12 @@ pub mod lookup;
 pub mod overlay;
 pub mod scratch;
 pub mod shared;
+pub mod sweeper;
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use a3s_box_proto::ids::ContainerId;
@@ -42,20 +44,27 @@ pub enum Rootfs {
 /// What all containers of the pod share.
 #[derive(Debug)]
 pub struct Storage {
-    layers: erofs::Layers,
+    layers: Arc<erofs::Layers>,
     images: image::Images,
     scratch: scratch::Scratch,
+    /// Runs from when the scratch disk is mounted.
+    sweeper: Mutex<Option<sweeper::Sweeper>>,
 }
 
 impl Storage {
     /// Nothing is mounted yet.
     pub fn new(scratch: scratch::Scratch) -> Self {
-        Self { layers: erofs::Layers::default(), images: image::Images::default(), scratch }
+        Self { layers: Arc::default(), images: image::Images::default(), scratch, sweeper: Mutex::default() }
     }
 
-    /// Mounts what the first container needs, before it comes.
+    /// Mounts what the first container needs, before it comes, if that has not been done.
     pub fn prepare(&self) -> Result<(), Failed> {
-        self.scratch.mount()
+        let mut sweeper = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if sweeper.is_none() {
+            self.scratch.mount()?;
+            *sweeper = Some(sweeper::Sweeper::start(Arc::clone(&self.layers), self.scratch.trash())?);
+        }
+        Ok(())
     }
 
     /// Mounts a root filesystem. What fails leaves nothing behind.
@@ -65,10 +74,11 @@ impl Storage {
         match wanted {
             Wanted::Shared(path) => shared::mount(path, &target).map(|()| Rootfs::Shared),
             Wanted::Overlay(names) => {
+                self.prepare()?;
                 let layers = self.layers.mount(names)?;
                 let writable = self.scratch.writable_layer(id)?;
                 if let Err(error) = overlay::mount(&layers, &writable, &target) {
-                    self.scratch.discard(&writable)?;
+                    self.throw_away(&writable)?;
                     return Err(error);
                 }
                 Ok(Rootfs::Overlay(writable))
@@ -78,6 +88,7 @@ impl Storage {
 
     /// Mounts an image; answers where the wanted directory of it is.
     pub fn image_volume(&self, volume: &image::Volume) -> Result<PathBuf, Failed> {
+        self.prepare()?;
         let layers = self.layers.mount(&volume.layers)?;
         image::directory(&self.images.mount(layers)?, &volume.sub_path)
     }
@@ -85,9 +96,17 @@ impl Storage {
     /// Forgets a writable layer; its files are removed later.
     pub fn discard(&self, rootfs: &Rootfs) -> Result<(), Failed> {
         match rootfs {
-            Rootfs::Overlay(writable) => self.scratch.discard(writable),
+            Rootfs::Overlay(writable) => self.throw_away(writable),
             Rootfs::Shared => Ok(()),
         }
+    }
+
+    fn throw_away(&self, writable: &scratch::WritableLayer) -> Result<(), Failed> {
+        self.scratch.discard(writable)?;
+        if let Some(sweeper) = &*self.sweeper.lock().unwrap_or_else(PoisonError::into_inner) {
+            sweeper.wake();
+        }
+        Ok(())
     }
 }
 

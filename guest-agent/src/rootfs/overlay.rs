@@ -6,11 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    buffer::spare_capacity,
+    fs::{XattrFlags, getxattr, listxattr, setxattr},
+};
+
 use super::scratch::WritableLayer;
 use crate::{
     error::{Failed, Step},
     sys::mount::FsContext,
 };
+
+/// Attributes by which the overlay itself marks files. What it marked in a layer is no mark of the upper directory.
+const OVERLAYS_OWN: &[u8] = b"trusted.overlay.";
+/// XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h.
+const MAX_ATTRIBUTE: usize = 64 << 10;
 
 /// Mounts it. `layers` are lowest first.
 pub fn mount(layers: &[PathBuf], writable: &WritableLayer, target: &Path) -> Result<(), Failed> {
@@ -18,7 +28,7 @@ pub fn mount(layers: &[PathBuf], writable: &WritableLayer, target: &Path) -> Res
     let top = layers
         .last()
         .ok_or_else(|| Failed::because("mount the overlay", "an image has at least one layer"))?;
-    copy_owner_and_mode(top, &upper)?;
+    look_like(top, &upper)?;
     mount_layers(layers, &upper, &work, target)
         .step(|| format!("mount the overlay of {} layers at {}", layers.len(), target.display()))
 }
@@ -56,9 +66,46 @@ pub fn mount_read_only(layers: &[PathBuf], nothing: &Path, target: &Path) -> Res
 }
 
 /// The merged root is the upper directory's: it looks as the image's.
-fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<(), Failed> {
+fn look_like(from: &Path, to: &Path) -> Result<(), Failed> {
     let like = fs::metadata(from).step(|| format!("stat the root of layer {}", from.display()))?;
-    let step = || format!("set owner and mode of {}", to.display());
+    let step = || format!("set owner, attributes and mode of {}", to.display());
     chown(to, Some(like.uid()), Some(like.gid())).step(step)?;
+    copy_attributes(from, to).step(step)?;
+    // Last: an access control list changes the mode.
     fs::set_permissions(to, fs::Permissions::from_mode(like.mode() & 0o7777)).step(step)
+}
+
+fn copy_attributes(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    let (mut names, mut value) = (Vec::with_capacity(MAX_ATTRIBUTE), Vec::with_capacity(MAX_ATTRIBUTE));
+    listxattr(from, spare_capacity(&mut names))?;
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if !name.starts_with(OVERLAYS_OWN) {
+            value.clear();
+            getxattr(from, name, spare_capacity(&mut value))?;
+            setxattr(to, name, &value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_looks_like_another_one() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let attributes: [(&str, &[u8]); 3] = [("user.a", b"long\0value"), ("user.b", b""), ("user.c", b"c")];
+        for (name, value) in attributes {
+            setxattr(from.path(), name, value, XattrFlags::empty()).unwrap();
+        }
+        fs::set_permissions(from.path(), fs::Permissions::from_mode(0o1751)).unwrap();
+        look_like(from.path(), to.path()).unwrap();
+        assert_eq!(fs::metadata(to.path()).unwrap().mode() & 0o7777, 0o1751);
+        for (name, expected) in attributes {
+            let mut value = Vec::with_capacity(64);
+            getxattr(to.path(), name, spare_capacity(&mut value)).unwrap();
+            assert_eq!(value, expected, "{name}");
+        }
+    }
 }

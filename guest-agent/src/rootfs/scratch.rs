@@ -4,10 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use a3s_box_proto::ids::ContainerId;
@@ -25,14 +22,16 @@ use crate::{
 
 /// The first virtio block device.
 const DISK: &str = "/dev/vda";
+/// Nobody mounts the disk again after the guest's end, however that comes. So blocks need not be marked as unwritten until their
+/// content is there, and a file that replaces another one need not be on the disk before it has its name.
+const OPTIONS: &str = "prjquota,dioread_lock,noauto_da_alloc";
 
 /// What writable layers lie on.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Scratch {
     medium: Medium,
-    mounted: Arc<Mutex<bool>>,
     /// Projects and pieces of rubbish are numbered; a number is never used again.
-    next: Arc<AtomicU32>,
+    next: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,25 +91,25 @@ impl Scratch {
         } else {
             Medium::None
         };
-        Self { medium, mounted: Arc::default(), next: Arc::new(AtomicU32::new(1)) }
+        Self { medium, next: AtomicU32::new(1) }
     }
 
-    /// Mounts it, if that has not been done.
+    /// Mounts it. To be called once, before there is a writable layer.
     pub fn mount(&self) -> Result<(), Failed> {
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *mounted || self.medium == Medium::None {
-            return Ok(());
-        }
         if self.medium == Medium::Disk {
-            let options = "prjquota,discard";
-            mount_one(DISK, Path::new(paths::SCRATCH), "ext4", MsFlags::MS_NOATIME, options)?;
+            mount_one(DISK, Path::new(paths::SCRATCH), "ext4", MsFlags::MS_NOATIME, OPTIONS)?;
         }
-        for directory in ["containers", "trash"] {
-            let path = Path::new(paths::SCRATCH).join(directory);
-            fs::create_dir_all(&path).step(|| format!("create {}", path.display()))?;
+        if self.medium != Medium::None {
+            for path in [containers(), trash()] {
+                fs::create_dir_all(&path).step(|| format!("create {}", path.display()))?;
+            }
         }
-        *mounted = true;
         Ok(())
+    }
+
+    /// Where discarded layers lie until somebody removes them, if there is a disk.
+    pub fn trash(&self) -> Option<PathBuf> {
+        (self.medium == Medium::Disk).then(trash)
     }
 
     /// An empty writable layer.
@@ -119,8 +118,7 @@ impl Scratch {
         if self.medium == Medium::None {
             return Err(Failed::because(step(), "the VM has no scratch disk"));
         }
-        self.mount()?;
-        let directory = Path::new(paths::SCRATCH).join("containers").join(id.as_str());
+        let directory = containers().join(id.as_str());
         let project = self.next.fetch_add(1, Ordering::Relaxed);
         let layer = WritableLayer { directory, medium: self.medium, project };
         if let Err(error) = self.fill(&layer) {
@@ -149,7 +147,7 @@ impl Scratch {
         fs::create_dir(layer.work())
     }
 
-    /// Puts a layer out of the way at once and removes its files in the background: a big tree takes seconds.
+    /// Puts a layer into the trash, or removes it at once if it is in memory.
     pub fn discard(&self, layer: &WritableLayer) -> Result<(), Failed> {
         let step = || format!("discard {}", layer.directory.display());
         if self.medium == Medium::Memory {
@@ -157,14 +155,14 @@ impl Scratch {
             return fs::remove_dir(&layer.directory).step(step);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let rubbish = Path::new(paths::SCRATCH).join("trash").join(number.to_string());
-        fs::rename(&layer.directory, &rubbish).step(step)?;
-        // Nobody waits for it: its only effect is free space, and its end may come with the guest's.
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = fs::remove_dir_all(&rubbish) {
-                tracing::warn!("remove {}: {error}", rubbish.display());
-            }
-        });
-        Ok(())
+        fs::rename(&layer.directory, trash().join(number.to_string())).step(step)
     }
+}
+
+fn containers() -> PathBuf {
+    Path::new(paths::SCRATCH).join("containers")
+}
+
+fn trash() -> PathBuf {
+    Path::new(paths::SCRATCH).join("trash")
 }

@@ -128,8 +128,7 @@ impl agent_ttrpc::Agent for Agent {
             let signal = decode::signal(request.signal)?;
             let target = Target::parse(request.container_id, request.exec_id)?;
             if request.all {
-                self.containers.get(&target.container)?.signal_all(signal);
-                return Ok(());
+                return self.containers.get(&target.container)?.signal_all(signal);
             }
             self.containers.signal(&target.container, target.exec.as_ref(), signal)
         };

@@ -6,5 +6,6 @@ pub mod process;
 pub mod quota;
 pub mod socket;
 pub mod time;
+pub mod trim;
 pub mod tty;
 pub mod watch;

@@ -11,10 +11,10 @@ use std::{
 use a3s_box_proto::ports::GUEST_MEMORY;
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2},
     mount::MsFlags,
-    sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat},
-    unistd::{Gid, Uid, fchownat},
+    sys::stat::{Mode, fchmod, mkdirat},
+    unistd::{Gid, Uid, fchown},
 };
 
 use crate::{
@@ -102,9 +102,11 @@ fn make(root: &OwnedFd, directory: &Directory) -> nix::Result<()> {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error),
     }
-    let (uid, gid) = (Uid::from_raw(directory.uid), Gid::from_raw(directory.gid));
-    fchownat(&parent, &name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    fchmodat(&parent, &name, Mode::from_bits_truncate(directory.mode), FchmodatFlags::FollowSymlink)
+    // By descriptor: what has that name may be a link by now.
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(&parent, &name, flags, Mode::empty())?;
+    fchown(&made, Some(Uid::from_raw(directory.uid)), Some(Gid::from_raw(directory.gid)))?;
+    fchmod(&made, Mode::from_bits_truncate(directory.mode))
 }
 
 /// Mounted once and for good: a container that later puts a link in its place leads nobody elsewhere.

@@ -113,6 +113,8 @@ pub struct Vm {
     pub max_memory_mb: u64,
     /// From the VMM's start to the agent's word that it is ready.
     pub boot_timeout_s: u64,
+    /// A guest that has not answered for so long is ended, and its pod with it; 0 waits for ever.
+    pub unresponsive_timeout_s: u64,
     /// The guest's console is kept to this many KiB.
     pub console_kb: u64,
     /// Each VM runs under a uid of its own from this range.
@@ -138,6 +140,7 @@ impl Default for Vm {
             max_vcpus: 32,
             max_memory_mb: 65_536,
             boot_timeout_s: 30,
+            unresponsive_timeout_s: 120,
             console_kb: 256,
             uid_first: 2_000_000_000,
             uid_count: 10_000,

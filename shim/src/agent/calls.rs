@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_secs(15);
 /// For calls that mount, unmount or start programs: below kubelet's two minutes.
 const LONG: Duration = Duration::from_secs(90);
 /// A wait for an exit is asked anew after this long.
-const WAIT_TURN: Duration = Duration::from_secs(3600);
+pub(super) const WAIT_TURN: Duration = Duration::from_secs(3600);
 
 /// One process in the guest: a container's first, or an exec's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Agent {
 
     pub async fn create_container(&self, request: CreateContainerRequest) -> Result<User, AgentError> {
         let answer = call!(self, create_container, LONG, request)?;
-        Ok(answer.user.into_option().unwrap_or_default())
+        check::user(answer.user.into_option().unwrap_or_default())
     }
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use a3s_box_proto::{
-    agent::{ContainerStats, IoStats, StatsResponse, WaitResponse},
+    agent::{ContainerStats, IoStats, StatsResponse, User, WaitResponse},
     ids::ContainerId,
 };
 
@@ -13,6 +13,8 @@ use super::{AgentError, GuestExit};
 const MOST_INTERFACES: usize = 16;
 /// The most block devices, page sizes and limits of one container that statistics are taken of: more than there are.
 const MOST_ROWS: usize = 32;
+/// The most groups of a user: each stands in the container's record and in every status of it.
+const MOST_GROUPS: usize = 4096;
 /// The longest name of an interface (`IFNAMSIZ` without its NUL), and of a page size.
 const LONGEST_NAME: usize = 15;
 /// The longest name of a limit in `/proc/PID/limits`.
@@ -24,6 +26,18 @@ pub(super) fn exit(answer: &WaitResponse) -> Result<GuestExit, AgentError> {
     let nanos =
         u64::try_from(answer.exited_at_unix_nanos).map_err(|_| nonsense("a time before the epoch"))?;
     Ok(GuestExit { code, at: UNIX_EPOCH + Duration::from_nanos(nanos), oom_killed: answer.oom_killed })
+}
+
+/// Nothing but numbers is kept: unknown fields would be passed on, of any size.
+pub(super) fn user(answer: User) -> Result<User, AgentError> {
+    let User { uid, gid, supplemental_groups, .. } = answer;
+    if supplemental_groups.len() > MOST_GROUPS {
+        return Err(AgentError::Nonsense {
+            call: "create_container",
+            what: "a user in more than 4096 groups",
+        });
+    }
+    Ok(User { uid, gid, supplemental_groups, ..User::default() })
 }
 
 /// Keeps the figures of containers that we know, each once, and a bounded number of interfaces.
@@ -72,6 +86,13 @@ mod tests {
         assert!(exit(&WaitResponse { exit_code: 256, ..Default::default() }).is_err());
         assert!(exit(&WaitResponse { exited_at_unix_nanos: -1, ..Default::default() }).is_err());
         assert_eq!(exit(&WaitResponse { exit_code: 137, ..Default::default() }).unwrap().code, 137);
+    }
+
+    #[test]
+    fn a_user_has_a_bounded_number_of_groups() {
+        let of = |groups| User { uid: 7, supplemental_groups: vec![1; groups], ..Default::default() };
+        assert_eq!(user(of(MOST_GROUPS)).unwrap().supplemental_groups.len(), MOST_GROUPS);
+        assert!(user(of(MOST_GROUPS + 1)).is_err());
     }
 
     #[test]

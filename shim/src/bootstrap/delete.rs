@@ -41,14 +41,16 @@ fn clean(config: &Config, layout: &Layout, bundle: &Path) -> io::Result<u32> {
     for process in &record.processes {
         process.kill();
     }
-    record.cgroup.destroy()?;
-    if let Some(uid) = record.uid {
-        Uid::forget(config, uid)?;
-    }
-    // The pod's mounts were in its shim's mount namespace, and went with its last process; a stray one in this
-    // namespace must go before anything is removed recursively.
+    // What stays in one place keeps nothing in another: perhaps nobody comes back.
+    let given_back = [
+        record.cgroup.destroy(),
+        record.uid.map_or(Ok(()), |uid| Uid::forget(config, uid)),
+        absent_is_fine(fs::remove_dir_all(&layout.disk)),
+    ];
+    given_back.into_iter().collect::<io::Result<()>>()?;
+    // With the record, by which it can be tried again, last. The pod's mounts were in its shim's mount namespace, and went
+    // with its last process; a stray one in this namespace must go before anything is removed recursively.
     unmount_below(&layout.run, UnmountFlags::DETACH)?;
-    absent_is_fine(fs::remove_dir_all(&layout.disk))?;
     remove_run_files(layout, bundle)?;
     let vm = record.processes.last().map(|process| process.pid.unsigned_abs());
     Ok(vm.unwrap_or_default())

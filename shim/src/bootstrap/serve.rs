@@ -1,6 +1,7 @@
 //! `serve`: the server that `start` leaves behind, as long as the pod lives.
 
 use std::{
+    fs::{File, OpenOptions},
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -16,7 +17,7 @@ use containerd_shim_protos::{sandbox_async::create_sandbox, shim_async::create_t
 use rustix::{
     fs::Mode,
     process::{Resource, Rlimit, getrlimit, setrlimit, umask},
-    stdio::{dup2_stdin, dup2_stdout},
+    stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 use tokio::{
     net::UnixListener,
@@ -79,6 +80,7 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         let pod = Arc::new(Pod::new(id, caller, config, layout, host, origin, shutdown.clone()));
         let mut server = server(listener, &pod)?;
         server.start().await.map_err(ttrpc_failed)?;
+        end_standard_error().step(|| "leaving what started us".into())?;
         info!("serving");
         shutdown.cancelled().await;
         if by_containerd {
@@ -112,10 +114,19 @@ fn ttrpc_failed(error: ttrpc::Error) -> Error {
 fn take_inherited() -> io::Result<(StdListener, OwnedFd)> {
     let listener = io::stdin().as_fd().try_clone_to_owned()?;
     let lock = io::stdout().as_fd().try_clone_to_owned()?;
-    let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let nothing = nothing()?;
     dup2_stdin(&nothing)?;
     dup2_stdout(&nothing)?;
     Ok((listener.into(), lock))
+}
+
+/// `start` hears by it that we serve.
+fn end_standard_error() -> io::Result<()> {
+    Ok(dup2_stderr(nothing()?)?)
+}
+
+fn nothing() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Small and undemanding: there is one of these for each pod.

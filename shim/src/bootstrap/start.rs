@@ -8,7 +8,7 @@ use std::{
         unix::{fs::DirBuilderExt, net::UnixListener, process::CommandExt},
     },
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use a3s_box_proto::{
@@ -32,6 +32,8 @@ use crate::{
 const PROTOCOL: &str = "ttrpc";
 /// As containerd bounds it.
 const LONGEST_INPUT: u64 = 10 << 20;
+/// Of a server that does not come up, so much is passed on.
+const LONGEST_WORDS: u64 = 4096;
 
 /// Starts a server for the pod, and prints its address.
 ///
@@ -64,7 +66,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// The server inherits the listening socket as its standard input, and the lock as its standard output.
+/// The server inherits the listening socket as its standard input, the lock as its standard output, and an ear for its
+/// complaints as its standard error.
 fn leave_server(
     arguments: &Arguments,
     layout: &Layout,
@@ -81,10 +84,23 @@ fn leave_server(
             command.env(variable, value);
         }
     }
-    command.stdin(Stdio::from(listener)).stdout(Stdio::from(lock)).stderr(Stdio::null());
+    command.stdin(Stdio::from(listener)).stdout(Stdio::from(lock)).stderr(Stdio::piped());
     // SAFETY: between fork and exec there are two system calls.
     unsafe { command.pre_exec(detach) };
-    command.spawn().map(drop)
+    hear(command.spawn()?)
+}
+
+/// Waits until the server serves: its standard error then ends. What it says there before is why it does not.
+fn hear(mut server: Child) -> io::Result<()> {
+    let mut words = Vec::new();
+    if let Some(stderr) = &mut server.stderr {
+        stderr.take(LONGEST_WORDS).read_to_end(&mut words)?;
+    }
+    let words = String::from_utf8_lossy(&words);
+    match words.trim_end() {
+        "" => Ok(()),
+        words => Err(io::Error::other(words.to_owned())),
+    }
 }
 
 /// The server outlives its parent's session, and holds nothing that the parent left open.
@@ -125,6 +141,17 @@ mod tests {
 
     fn arguments() -> Arguments {
         Arguments { id: "p1".into(), namespace: "k8s.io".into(), ..Arguments::default() }
+    }
+
+    #[test]
+    fn a_server_serves_when_it_has_nothing_more_to_say() {
+        let server = |script: &str| {
+            let mut command = Command::new("sh");
+            hear(command.args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        server("exec 2>/dev/null; read forever").unwrap();
+        let error = server("echo 'no mounts here' >&2; exit 1").unwrap_err();
+        assert_eq!(error.to_string(), "no mounts here");
     }
 
     #[test]

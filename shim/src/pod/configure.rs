@@ -1,10 +1,9 @@
 //! Starts the pod: after CNI, its network and its names go into the guest.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use a3s_box_proto::agent::ConfigureSandboxRequest;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Phase, Pod, dns, sandbox::Sandbox};
 use crate::{
@@ -13,8 +12,6 @@ use crate::{
     sys::namespace,
 };
 
-/// Between two words of the host's time.
-const CLOCK_PERIOD: Duration = Duration::from_secs(30);
 /// containerd's size of a pod's /dev/shm.
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -28,10 +25,7 @@ impl Pod {
         let sandbox = match self.phase() {
             Phase::Ready(sandbox) => return Ok(sandbox),
             Phase::Created(sandbox) => sandbox,
-            phase => {
-                let (object, state) = (format!("pod {}", self.id), phase.name().into());
-                return Err(Error::State { object, state, action: "start" });
-            }
+            Phase::New | Phase::Booting | Phase::Stopped(_) => return Err(self.wrong_phase("start")),
         };
         let configured = tokio::select! {
             configured = self.configure(&sandbox) => configured,
@@ -41,10 +35,8 @@ impl Pod {
         if sandbox.caller.is_containerd() {
             self.serve_loopback(&sandbox).await;
         }
-        // It may have died meanwhile; then its watcher waits for the lifecycle to say so.
-        self.enter(Phase::Ready(sandbox.clone()));
+        self.enter_ready(&sandbox)?;
         info!("the pod is ready");
-        tokio::spawn(keep_time(sandbox.clone()));
         Ok(sandbox)
     }
 
@@ -82,23 +74,5 @@ impl Pod {
         let read = network::read(netns.try_clone()?, booted.device_macs.clone(), baseline.clone()).await?;
         network::tie(netns).await?;
         Ok(read)
-    }
-}
-
-/// Tells the guest the time as long as it runs: its own clock drifts, and stands still while the host sleeps.
-async fn keep_time(sandbox: Arc<Sandbox>) {
-    let mut ticks = interval(CLOCK_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = sandbox.died() => return,
-        }
-        if let Err(error) = sandbox.agent.set_clock().await
-            && sandbox.death_message().is_none()
-        {
-            warn!(%error, "the guest did not take the time");
-        }
     }
 }

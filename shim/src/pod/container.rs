@@ -22,7 +22,7 @@ use super::{
     container_spec::{self, ContainerSpec},
     exec::Exec,
     exit::Exit,
-    process::{Process, State},
+    process::{DRAIN_BOUND, KILL, Process, State},
     sandbox::Sandbox,
 };
 use crate::{
@@ -45,8 +45,6 @@ use crate::{
     },
 };
 
-/// Children that hold a container's output open after its end are waited for so long.
-const DRAIN_BOUND: Duration = Duration::from_secs(2);
 /// The most mounts of host paths and images of one container.
 const MOST_VOLUMES: usize = 1024;
 
@@ -147,8 +145,7 @@ impl Container {
     /// It was started before; or the program cannot be run: then the container has ended with code 128.
     pub async fn start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         self.process.begin_start()?;
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(opened) = opened {
+        if let Some(opened) = self.take_opened() {
             self.process.attach(&sandbox.agent, opened);
         }
         if let Err(error) = sandbox.agent.start_container(&self.id).await {
@@ -165,19 +162,44 @@ impl Container {
         Ok(())
     }
 
+    /// Sends a signal to a container that was not started: its process waits, and ends by SIGKILL alone.
+    ///
+    /// # Errors
+    /// The agent fails.
+    pub async fn signal_unstarted(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        signal: u32,
+        all: bool,
+    ) -> Result<()> {
+        sandbox.agent.signal(&self.process.reference, signal, all).await?;
+        // Whoever has begun to start it meanwhile finds that it has ended.
+        if signal == KILL && self.process.begin_start().is_ok() {
+            tokio::spawn(self.clone().supervise(sandbox.clone(), SystemTime::now()));
+        }
+        Ok(())
+    }
+
     async fn supervise(self: Arc<Self>, sandbox: Arc<Sandbox>, started: SystemTime) {
         let exit = tokio::select! {
+            // The agent's calls end with the VM as well.
+            biased;
+            message = sandbox.died() => Exit::with_sandbox(message),
             told = sandbox.agent.wait(&self.process.reference) => match told {
                 Ok(exit) => Exit::from_guest(exit, started),
                 Err(error) => Exit::unknown(error.to_string()),
             },
-            message = sandbox.died() => Exit::with_sandbox(message),
         };
         self.end(&sandbox, exit).await;
     }
 
+    fn take_opened(&self) -> Option<Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// All that follows an end, before anybody is told: the log is whole, the record is on disk, volumes are free.
     async fn end(&self, sandbox: &Sandbox, exit: Exit) {
+        drop(self.take_opened());
         let drain = if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND };
         self.process.drain(drain).await;
         self.hub.end();
@@ -220,10 +242,11 @@ impl Container {
             State::Starting | State::Running(_) => return Err(self.process.wrong_state("delete")),
         };
         self.process.cut();
+        // Of a container that was never started, the guest has all until now.
+        self.free(sandbox).await;
         if sandbox.death_message().is_none() {
             sandbox.agent.delete(&self.process.reference).await?;
         }
-        self.free(sandbox).await;
         sandbox.layers.lock().await.sweep(&sandbox.share).await;
         Ok(exit)
     }

@@ -26,12 +26,8 @@ impl Pod {
     /// The pod exists, its size is refused, or the boot failed.
     pub async fn create(self: &Arc<Self>, spec: PodSpec) -> Result<()> {
         let _lifecycle = self.lifecycle.lock().await;
-        match self.phase() {
-            Phase::New => {}
-            phase => {
-                let (object, state) = (format!("pod {}", self.id), phase.name().into());
-                return Err(Error::State { object, state, action: "create" });
-            }
+        if !matches!(self.phase(), Phase::New) {
+            return Err(self.wrong_phase("create"));
         }
         if self.stop.is_cancelled() {
             return Err(Error::Interrupted("creating the pod"));

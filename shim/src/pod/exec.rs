@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use a3s_box_proto::{agent::ExecRequest, ids::ExecId};
@@ -13,7 +13,7 @@ use super::{
     container::Container,
     container_spec::LONGEST_SPEC,
     exit::Exit,
-    process::{Process, State},
+    process::{DRAIN_BOUND, Process, State},
     sandbox::Sandbox,
 };
 use crate::{
@@ -91,7 +91,10 @@ impl Container {
             State::Exited(_, exit) => Some(exit),
             State::Starting | State::Running(_) => return Err(exec.process.wrong_state("delete")),
         };
-        exec.process.cut();
+        // containerd's clients may have read nothing yet of what it wrote last.
+        exec.process
+            .drain(if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND })
+            .await;
         if exit.is_some() && sandbox.death_message().is_none() {
             sandbox.agent.delete(&exec.process.reference).await?;
         }
@@ -141,14 +144,16 @@ impl Exec {
     /// The end is told at once; its output goes on until its streams end.
     async fn supervise(self: Arc<Self>, sandbox: Arc<Sandbox>, started: SystemTime) {
         let exit = tokio::select! {
-            told = sandbox.agent.wait(&self.process.reference) => match told {
-                Ok(exit) => Exit::from_guest(exit, started),
-                Err(error) => Exit::unknown(error.to_string()),
-            },
+            // The agent's calls end with the VM as well.
+            biased;
             message = sandbox.died() => {
                 self.process.cut();
                 Exit::with_sandbox(message)
             }
+            told = sandbox.agent.wait(&self.process.reference) => match told {
+                Ok(exit) => Exit::from_guest(exit, started),
+                Err(error) => Exit::unknown(error.to_string()),
+            },
         };
         debug!(process = self.process.object(), code = exit.code, "exited");
         self.process.exited(exit);

@@ -8,13 +8,14 @@ use std::{
 
 use serde::Serialize;
 
+use super::process::KILL;
 use crate::{
     agent::GuestExit,
     sys::{file::write_durably, namespace::HostNamespace},
 };
 
-/// A signal that nobody survives, as an exit code.
-const KILLED: u32 = 128 + 9;
+/// Death by the signal that nobody survives, as an exit code.
+const KILLED: u32 = 128 + KILL;
 /// The most that the guest's clock differs from ours, between two words of the time.
 const CLOCK_ERROR: Duration = Duration::from_secs(3);
 /// The kernel killed a process of it for want of memory.

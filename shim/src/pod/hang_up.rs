@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Pod, exec::Exec, exit::Exit, process::State};
+use super::{
+    Pod,
+    exec::Exec,
+    exit::Exit,
+    process::{KILL, State},
+};
 use crate::error::Result;
 
-/// SIGKILL.
-const KILL: u32 = 9;
 /// For a program to end that hears of the hang-up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

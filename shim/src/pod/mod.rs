@@ -13,6 +13,7 @@ pub mod exec;
 pub mod exit;
 mod forward;
 mod hang_up;
+mod heartbeat;
 pub mod layout;
 mod loopback;
 mod oom_scores;
@@ -40,7 +41,12 @@ use a3s_box_proto::{
 use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{caller::Caller, cgroup::Origin, sys::namespace::HostNamespace};
+use crate::{
+    caller::Caller,
+    cgroup::Origin,
+    error::{Error, Result},
+    sys::namespace::HostNamespace,
+};
 use layout::Layout;
 use sandbox::Sandbox;
 use tasks::Slot;
@@ -154,9 +160,18 @@ impl Pod {
         }
     }
 
-    /// Whether the VM has ended, by itself or not.
-    pub fn is_stopped(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Stopped(_))
+    /// Whether there is no VM: it has ended, or never came up.
+    pub fn has_no_vm(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::New | Phase::Stopped(_))
+    }
+
+    /// An error that says how far the pod has come, and why its VM has ended.
+    fn wrong_phase(&self, action: &'static str) -> Error {
+        let state = match &*self.phase.borrow() {
+            Phase::Stopped(ended) if !ended.message.is_empty() => format!("stopped ({})", ended.message),
+            phase => phase.name().to_owned(),
+        };
+        Error::State { object: format!("pod {}", self.id), state, action }
     }
 
     /// Carries bytes for a client, until the shim's end at most.
@@ -166,5 +181,17 @@ impl Pod {
 
     fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// Containers may run from now on. Not where the VM has ended meanwhile: its watcher waits for nobody to say so.
+    fn enter_ready(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let entered = self.phase.send_if_modified(|phase| {
+            let is_up = matches!(phase, Phase::Created(_));
+            if is_up {
+                *phase = Phase::Ready(sandbox.clone());
+            }
+            is_up
+        });
+        if entered { Ok(()) } else { Err(self.wrong_phase("start")) }
     }
 }

@@ -13,6 +13,12 @@ use crate::{
     io::{Opened, Stdio, pump},
 };
 
+/// The signal that nobody survives.
+pub const KILL: u32 = 9;
+
+/// What has an output open after the process's end is waited for so long.
+pub const DRAIN_BOUND: Duration = Duration::from_secs(2);
+
 /// What a process is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {

@@ -70,7 +70,8 @@ impl Sandbox {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
         let pid = vm.identity().pid.unsigned_abs();
-        let agent = Arc::new(Agent::new(vm));
+        let death = CancellationToken::new();
+        let agent = Arc::new(Agent::new(vm, death.clone()));
         let volumes = Volumes::new(share.clone(), resources.share_daemon?, agent.clone(), mirrored);
         Some(Self {
             spec,
@@ -89,7 +90,7 @@ impl Sandbox {
             oom_scores: Mutex::default(),
             created: SystemTime::now(),
             resources: Mutex::new(Some(resources)),
-            death: CancellationToken::new(),
+            death,
             message: OnceLock::new(),
         })
     }

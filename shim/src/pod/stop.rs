@@ -10,11 +10,15 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Ended, Phase, Pod, container::Container, process::State, sandbox::Sandbox};
+use super::{
+    Ended, Phase, Pod,
+    container::Container,
+    process::{KILL, State},
+    sandbox::Sandbox,
+};
 use crate::error::Result;
 
 const TERM: u32 = 15;
-const KILL: u32 = 9;
 /// After KILL: for the log, the record and the volumes.
 const END_BOUND: Duration = Duration::from_secs(10);
 /// For the guest to unmount what is still in use.

@@ -44,9 +44,7 @@ impl Pod {
     pub fn ready(&self, action: &'static str) -> Result<Arc<Sandbox>> {
         match self.phase() {
             Phase::Ready(sandbox) => Ok(sandbox),
-            phase => {
-                Err(Error::State { object: format!("pod {}", self.id), state: phase.name().into(), action })
-            }
+            _ => Err(self.wrong_phase(action)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Watches over the VM and its helpers: the first that ends takes the pod with it.
+//! Watches over the VM and its helpers: the first that ends takes the pod with it, and so does a guest that is silent.
 
 use std::{
     sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use tokio::time::timeout;
 use tracing::error;
 
-use super::{Ended, Phase, Pod, sandbox::Sandbox};
+use super::{Ended, Phase, Pod, heartbeat, sandbox::Sandbox};
 use crate::{
     sys::process::Supervised,
     vm::{Vm, qemu::Qemu},
@@ -40,21 +40,23 @@ impl Pod {
             (resources.vm.clone(), resources.helpers.clone())
         };
         let Some(vm) = vm else { return };
+        let patience = Duration::from_secs(self.config.vm.unresponsive_timeout_s);
         let mut message = tokio::select! {
             biased;
             _ = sandbox.died() => return,
             how = first_end(&vm, &helpers) => how,
+            silent = heartbeat::lost(&sandbox.agent, patience) => silent,
         };
-        if self.stop.is_cancelled() {
-            // Asked for after all: whoever stops the pod does the rest.
-            return;
-        }
         let console = vm.console().quote();
         if !console.is_empty() {
             message += &format!("; the guest's console ends with: {console}");
         }
-        error!(message, "the VM ended on its own");
         sandbox.declare_dead(message.clone());
+        if self.stop.is_cancelled() {
+            // Asked for after all: whoever stops the pod does the rest, and waits for none of its processes any more.
+            return;
+        }
+        error!(message, "the VM ended on its own");
         self.enter(Phase::Stopped(Arc::new(Ended {
             message,
             at: SystemTime::now(),

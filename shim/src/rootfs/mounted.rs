@@ -1,6 +1,10 @@
 //! A root filesystem that the host mounts and virtio-fs shares: what containerd's other snapshotters give.
 
-use std::{ffi::CString, io, path::Path};
+use std::{
+    ffi::CString,
+    io,
+    path::{Path, PathBuf},
+};
 
 use rustix::mount::{MountFlags, mount};
 
@@ -10,6 +14,9 @@ use crate::sys::{
     namespace::HostNamespace,
     thread::blocking,
 };
+
+/// What mount(2) takes of options: one page, and of more it takes the beginning without a word.
+const LONGEST_OPTIONS: usize = 4095;
 
 /// One mount, as a snapshotter describes it.
 #[derive(Debug, Clone)]
@@ -45,8 +52,19 @@ pub async fn attach(host: &HostNamespace, mounts: Vec<RootMount>, place: Place) 
     blocking(move || tree.attach(&target)).await
 }
 
+/// On a thread whose working directory is its own.
 fn mount_one(one: &RootMount, target: &Path) -> io::Result<()> {
-    let (flags, data) = parse(&one.options);
+    let (flags, mut data) = parse(&one.options);
+    if data.len() > LONGEST_OPTIONS
+        && let Some((directory, shorter)) = from_common_directory(&data)
+    {
+        std::env::set_current_dir(directory)?;
+        data = shorter;
+    }
+    if data.len() > LONGEST_OPTIONS {
+        let reason = format!("{} bytes of options: {LONGEST_OPTIONS} are possible", data.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
     let (kind, flags) =
         if one.kind == "bind" { ("none", flags | MountFlags::BIND) } else { (one.kind.as_str(), flags) };
     let data = CString::new(data)?;
@@ -77,9 +95,36 @@ fn parse(options: &[String]) -> (MountFlags, String) {
     (flags, data.join(","))
 }
 
+/// The same options with an overlay's lower directories as they are called from the directory that holds them all, as
+/// containerd mounts many.
+fn from_common_directory(options: &str) -> Option<(PathBuf, String)> {
+    const LOWER: &str = "lowerdir=";
+    let lower = options.split(',').find_map(|option| option.strip_prefix(LOWER))?;
+    let holds_all = |directory: &&Path| {
+        let holds =
+            |layer| Path::new(layer).strip_prefix(directory).is_ok_and(|rest| !rest.as_os_str().is_empty());
+        directory.is_absolute() && lower.split(':').all(holds)
+    };
+    let common = Path::new(lower.split(':').next()?).ancestors().find(holds_all)?;
+    let relative = |layer| Some(Path::new(layer).strip_prefix(common).ok()?.to_str()?.to_owned());
+    let relative: Vec<String> = lower.split(':').map(relative).collect::<Option<_>>()?;
+    let options = options.replace(&format!("{LOWER}{lower}"), &format!("{LOWER}{}", relative.join(":")));
+    Some((common.to_owned(), options))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_layers_are_called_from_the_directory_that_holds_them() {
+        let options = "index=off,upperdir=/s/snapshots/9/fs,lowerdir=/s/snapshots/12/fs:/s/snapshots/3/fs";
+        let (directory, shorter) = from_common_directory(options).unwrap();
+        assert_eq!(directory, Path::new("/s/snapshots"));
+        assert_eq!(shorter, "index=off,upperdir=/s/snapshots/9/fs,lowerdir=12/fs:3/fs");
+        assert_eq!(from_common_directory("workdir=/w"), None);
+        assert_eq!(from_common_directory("lowerdir=relative:other"), None);
+    }
 
     #[test]
     fn options_are_flags_or_the_file_systems_own() {

@@ -91,12 +91,16 @@ impl TaskService {
             pod.stop(std::time::Duration::ZERO).await?;
             return Ok(Empty::new());
         }
-        let process = match target.process() {
-            // A container that was never started has a process that waits: it can be killed, and nothing else.
-            Some(process) if process.state() == State::Created => process,
-            _ => target.running("signal it")?,
-        };
-        pod.sandbox()?.agent.signal(&process.reference, request.signal, request.all).await?;
+        let sandbox = pod.sandbox()?;
+        match &target {
+            Target::Container(container) if container.process.state() == State::Created => {
+                container.signal_unstarted(&sandbox, request.signal, request.all).await?;
+            }
+            _ => {
+                let process = target.running("signal it")?;
+                sandbox.agent.signal(&process.reference, request.signal, request.all).await?;
+            }
+        }
         Ok(Empty::new())
     }
 
@@ -272,9 +276,9 @@ impl Task for TaskService {
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
         let pod = self.0.clone();
         unbroken(async move {
-            // containerd sends this after each container; the shim ends with the last, unless it was told to serve a
-            // sandbox: then that is what ends it.
-            if request.now || (pod.has_no_tasks() && pod.is_stopped()) {
+            // containerd sends this after each container, and where the pause container could not be made; the shim ends
+            // with the last, unless it serves a sandbox: then that is what ends it.
+            if request.now || (pod.has_no_tasks() && pod.has_no_vm()) {
                 pod.shut_down().await?;
             }
             Ok(Empty::new())

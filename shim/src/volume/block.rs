@@ -68,15 +68,16 @@ impl Blocks {
         let (major, minor) = block.number;
         let object = || format!("block device {major}:{minor}");
         let free = |lun: &u8| self.plugged.iter().all(|plugged| plugged.lun != *lun);
-        // In turn: the guest may still be about to forget one that was unplugged a moment ago.
+        // In turn: the guest may still be about to forget one that was unplugged a moment ago, and one that QEMU would
+        // not let go of is not free.
         let lun = (self.next..=u8::MAX)
             .chain(FIRST_LUN..self.next)
             .find(free)
             .ok_or_else(|| Error::invalid(object(), "the pod has as many as its controller takes"))?;
+        self.next = lun.checked_add(1).unwrap_or(FIRST_LUN);
         let file = host.run(move || open(block)).await.step(|| format!("opening {}", object()))?;
         let disk = Disk { lun, file, read_only: block.read_only };
         self.agent.vm().plug(disk).await.step(|| format!("plugging {}", object()))?;
-        self.next = lun.checked_add(1).unwrap_or(FIRST_LUN);
         self.plugged.push(Plugged { block, lun, users: 1 });
         held.push(lun);
         Ok(lun)

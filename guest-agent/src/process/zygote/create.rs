@@ -132,6 +132,8 @@ struct Start {
 
 impl Executor for Start {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        // As in runc, also where it lies in a volume. Where it cannot be made, the entering fails and says why.
+        let _ = std::fs::create_dir_all(&self.program.directory);
         match become_it(&self.program) {
             Ok(never) => match never {},
             // Back in libcontainer it would only be logged.
