@@ -3,10 +3,15 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
 )
 
 // A pod that loses a process of its own is reported dead, and its removal leaves nothing.
@@ -43,6 +48,46 @@ func TestPodDiesWithItsVM(t *testing.T)           { podDiesWith(t, "qemu") }
 func TestPodDiesWithItsFileServer(t *testing.T)   { podDiesWith(t, "virtiofsd") }
 func TestPodDiesWithItsVsockBackend(t *testing.T) { podDiesWith(t, "vhost-device-vsock") }
 func TestPodDiesWithItsShim(t *testing.T)         { podDiesWith(t, "a3s-box-shim") }
+
+func (p *pod) signal(process string, signal syscall.Signal) {
+	p.t.Helper()
+	found := p.PodProcesses(p.id, process)
+	equal(p.t, "processes "+process, len(found), 1)
+	must(p.t, syscall.Kill(found[0].PID, signal))
+}
+
+func TestGuestThatHangsIsGivenUp(t *testing.T) {
+	// It takes twice as long at most.
+	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.unresponsive_timeout_s": 6}})
+	p := n.runPod()
+	c := p.idle("main")
+	p.signal("qemu", syscall.SIGSTOP)
+	status := c.exited()
+	contains(t, "the container's message", status.Message, "unresponsive_timeout_s")
+	if status.ExitCode == 0 {
+		t.Error("exit code 0")
+	}
+	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_NOTREADY)
+}
+
+func TestShimThatHangsHoldsUpItsOwnPodOnly(t *testing.T) {
+	n := onNode(t)
+	hung, well := n.runPod(), n.runPod()
+	c, other := hung.idle("main"), well.idle("main")
+	hung.signal("a3s-box-shim", syscall.SIGSTOP)
+	resume := sync.OnceFunc(func() { hung.signal("a3s-box-shim", syscall.SIGCONT) })
+	t.Cleanup(resume)
+	n.restart(func() {})
+	equal(t, "hung pod", hung.status().State, cri.PodSandboxState_SANDBOX_READY)
+	equal(t, "exec elsewhere", other.exec("echo", "alive"), "alive")
+	_, _, err := n.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, time.Second)
+	refused(t, err, codes.Unavailable)
+	resume()
+	n.until("the pod to be found again", func() error {
+		_, _, err := n.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, patience)
+		return err
+	})
+}
 
 func TestShimKilledWhileTheFrontendIsDownIsNoticed(t *testing.T) {
 	n := onNode(t)

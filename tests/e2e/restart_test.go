@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -26,6 +30,19 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 	c := p.shell("main", "trap 'exit 9' TERM; i=0; while :; do echo line $i; i=$((i+1)); usleep 10000; done")
 	c.says("line 3")
 	address := p.podIP()
+	sockets := func() []os.DirEntry {
+		found, err := os.ReadDir(filepath.Join(n.PodDir(p.id), "x"))
+		must(t, err)
+		return found
+	}
+	service := n.Runtime
+	go func() { _, _, _ = service.ExecSync(t.Context(), c.id, []string{"sleep", "60"}, time.Minute) }()
+	n.until("an exec to be under way", func() error {
+		if len(sockets()) == 0 {
+			return errors.New("it has no sockets")
+		}
+		return nil
+	})
 	n.restart(func() {
 		before := mustRead(t, c.logPath())
 		n.until("the log to go on without a frontend", func() error {
@@ -38,6 +55,7 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_READY)
 	equal(t, "pod IP", p.podIP(), address)
 	equal(t, "container", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
+	equal(t, "sockets that nobody waits at", len(sockets()), 0)
 	equal(t, "exec", c.exec("echo", "alive"), "alive")
 	must(t, n.Runtime.StopContainer(t.Context(), c.id, 20))
 	equal(t, "exit code", c.status().ExitCode, 9)
