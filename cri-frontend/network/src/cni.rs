@@ -129,7 +129,8 @@ impl Cni {
         let (this, wanted) = (self.clone(), pod.clone());
         match blocking("prepare CNI's DEL", move || this.remembered(wanted)).await? {
             Some(record) => self.detach(record).await,
-            None => Ok(()),
+            // An ADD that was killed as it began may have left the draft of a record, of which no plugin knows.
+            None => self.forget(pod.sandbox_id.clone()).await,
         }
     }
 
@@ -182,8 +183,12 @@ impl Cni {
 
     async fn detach(&self, record: Record) -> Result<(), CniError> {
         self.runner.del(&record).await?;
+        self.forget(record.pod.sandbox_id).await
+    }
+
+    async fn forget(&self, sandbox: SandboxId) -> Result<(), CniError> {
         let cache = self.cache.clone();
-        blocking("forget CNI's result", move || cache.remove(&record.pod.sandbox_id)).await
+        blocking("forget CNI's result", move || cache.remove(&sandbox)).await
     }
 }
 

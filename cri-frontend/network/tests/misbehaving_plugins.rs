@@ -123,6 +123,16 @@ async fn detaching_needs_neither_configuration_nor_namespace() {
 }
 
 #[tokio::test]
+async fn the_draft_of_an_add_that_was_killed_goes_with_its_pod() {
+    let fixture = Fixture::new(&["first"]);
+    fs::create_dir_all(fixture.path("cache/a3s-box")).unwrap();
+    fs::write(fixture.path("cache/a3s-box/0f3e.json.new"), "{").unwrap();
+    fixture.cni.del(&fixture.pod).await.unwrap();
+    assert_eq!(fixture.records(), 0);
+    assert!(fixture.calls().is_empty(), "no plugin knows of it");
+}
+
+#[tokio::test]
 async fn a_second_add_without_del_is_refused() {
     let fixture = Fixture::new(&["first"]);
     fixture.cni.add(&fixture.pod).await.unwrap();

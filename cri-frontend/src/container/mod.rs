@@ -6,6 +6,7 @@ pub mod create;
 mod end;
 pub mod exec;
 pub mod exec_sync;
+mod half_started;
 pub mod image_volume;
 pub mod list;
 mod observe;
@@ -28,7 +29,8 @@ use std::{
 use a3s_box_proto::ids::{ContainerId, SandboxId};
 pub use end::{end_all, read_exits};
 use futures::future::join_all;
-pub use observe::{observe, reset_unstarted};
+pub use half_started::settle_all as settle_half_started;
+pub use observe::observe;
 use oci_spec::runtime::{Process, Spec};
 pub use record::{ContainerRecord, ContainerState, Exit};
 use serde_json::Value;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use a3s_box_proto::shim as control;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Container, ContainerRecord, ContainerState, Exit, persist_all,
     record::{User, exit_code},
 };
-use crate::{clock::unix_nanos, error::Error, node::Node, shim::Shim};
+use crate::{clock::unix_nanos, error::Error, node::Node};
 
 /// Takes over the shim's truth about these containers: all of it in memory, and on disk too where something changed.
 pub async fn observe(
@@ -31,20 +31,6 @@ pub async fn observe(
         changed.push(container.clone());
     }
     persist_all(node, &changed).await
-}
-
-/// A container that is made in the guest but was never started: the frontend that was to start it was killed.
-/// It is unmade, so that StartContainer works.
-pub async fn reset_unstarted(shim: &Shim, containers: &[Arc<Container>], state: &control::StateResponse) {
-    for told in &state.containers {
-        let unstarted = told.status == control::ContainerStatus::CONTAINER_CREATED.into();
-        let Some(container) = containers.iter().find(|container| container.id.as_str() == told.id) else {
-            continue;
-        };
-        if unstarted && let Err(error) = shim.delete(&container.id, None).await {
-            warn!(container = %container.id, %error, "a half-started container cannot be unmade");
-        }
-    }
 }
 
 /// Changes a record to what its shim says; true if that is news.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use a3s_box_proto::stdio::Endpoint;
 use tracing::{info, warn};
 
-use super::{Container, Exit, observe, remove::unmake, watch};
+use super::{Container, Exit, half_started::settle, observe, remove::unmake, watch};
 use crate::{
     clock::unix_nanos,
     error::Error,
@@ -70,7 +70,15 @@ async fn launch(node: &Node, container: &Arc<Container>, shim: &Shim) -> Result<
             (true, true) => Stdin::Once,
         },
     };
-    shim.create(task).await?;
+    match shim.create(&task).await {
+        Err(error) if error.is_already_exists() => {
+            if settle(node, container, shim).await? {
+                return Ok(());
+            }
+            shim.create(&task).await?;
+        }
+        result => result?,
+    }
     shim.start(&container.id, None).await?;
     let begun = unix_nanos();
     // For the user that the guest found, and the true time.

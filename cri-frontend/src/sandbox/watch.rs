@@ -93,9 +93,9 @@ async fn take_over(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: &Shim) -> Res
     let state = shim.state().await?;
     let containers = node.containers_of(sandbox);
     container::observe(node, &containers, &state).await?;
-    container::reset_unstarted(shim, &containers, &state).await;
     sandbox.describe(&state);
     sandbox.connect(shim.clone());
+    container::settle_half_started(node, &containers, shim);
     for container in containers {
         if container.record.with(|record| record.state.is_running()) {
             container::watch(node, &container, shim.clone());

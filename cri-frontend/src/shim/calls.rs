@@ -222,7 +222,7 @@ impl Shim {
     }
 
     /// Makes a container, whose process waits for [`Self::start`].
-    pub async fn create(&self, container: CreateTask<'_>) -> Result<(), ShimError> {
+    pub async fn create(&self, container: &CreateTask<'_>) -> Result<(), ShimError> {
         let layers = container.layers.iter().map(|file| Mount {
             type_: "erofs".to_owned(),
             source: text(file),
@@ -235,7 +235,7 @@ impl Shim {
             rootfs: layers.collect(),
             terminal: container.terminal,
             stdout: container.output.clone(),
-            stderr: if container.terminal { String::new() } else { container.output },
+            stderr: if container.terminal { String::new() } else { container.output.clone() },
             options: Some(create_options(container.run_as, container.stdin)?).into(),
             ..Default::default()
         };

@@ -111,6 +111,11 @@ impl ShimError {
         matches!(self, Self::Refused { code: Code::NOT_FOUND, .. })
     }
 
+    /// The shim answered that it has an object of this id.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Refused { code: Code::ALREADY_EXISTS, .. })
+    }
+
     /// The shim answered that the object is in another state.
     pub fn is_wrong_state(&self) -> bool {
         matches!(self, Self::Refused { code: Code::FAILED_PRECONDITION, .. })

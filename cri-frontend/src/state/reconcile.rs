@@ -14,7 +14,9 @@ use tracing::{error, info, warn};
 
 use super::Loaded;
 use crate::{
-    container::{self, CONTAINERS, Container, ContainerRecord, image_volume, shim_socket::SOCKETS},
+    container::{
+        self, CONTAINERS, Container, ContainerRecord, ContainerState, image_volume, shim_socket::SOCKETS,
+    },
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},
@@ -166,7 +168,11 @@ fn enter_sandbox(node: &Node, record: SandboxRecord) {
     node.sandboxes.insert(sandbox.id.as_str(), sandbox.clone());
 }
 
-async fn enter_container(node: &Node, record: ContainerRecord) {
+async fn enter_container(node: &Node, mut record: ContainerRecord) {
+    if record.state == ContainerState::Starting {
+        // Whoever started it is gone; its shim is asked how far that went.
+        record.state = ContainerState::Created;
+    }
     let Ok(sandbox) = node.sandboxes.get(record.sandbox.as_str()) else {
         warn!(container = %record.id, sandbox = %record.sandbox, "a container without a pod is forgotten");
         let container = super::Tracked::new(record);

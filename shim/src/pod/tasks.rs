@@ -109,13 +109,17 @@ impl Pod {
     /// A task by its id.
     ///
     /// # Errors
-    /// There is none, or it is not made yet.
+    /// There is none, or it is not made yet: whoever wants it gone must ask again.
     pub fn task(&self, id: &str) -> Result<Task> {
         let id: ContainerId = id.parse()?;
+        let object = format!("container {id}");
         match self.slots().get(&id) {
             Some(Slot::Container(container)) => Ok(Task::Container(container.clone())),
             Some(Slot::Pause) => Ok(Task::Pause),
-            Some(Slot::Reserved) | None => Err(Error::NotFound(format!("container {id}"))),
+            Some(Slot::Reserved) => {
+                Err(Error::State { object, state: "being made".into(), action: "use it" })
+            }
+            None => Err(Error::NotFound(object)),
         }
     }
 
