@@ -91,6 +91,8 @@ func TestHostWhoseDiskIsFullGivesGuestsIOErrors(t *testing.T) {
 
 	must(t, os.Remove(filler))
 	second.exec("dd", "if=/dev/zero", "of=/again", "bs=1M", "count=16", "oflag=direct")
+	third := p.idle("third")
+	third.exec("dd", "if=/dev/zero", "of=/new", "bs=1M", "count=4", "conv=fsync")
 }
 
 // onSmallDisk puts the node's root directory on a file system of its own.

@@ -123,6 +123,15 @@ func (r *Registry) Push(ctx context.Context, reference string, image v1.Image) e
 // Push stores an image under "host/repository:tag" in the registry at a loopback address. The host is left out: the runtime's mirrors
 // map it to that registry.
 func Push(ctx context.Context, address, reference string, image v1.Image) error {
+	return push(address, reference, func(target name.Reference) error { return remote.Write(target, image, remote.WithContext(ctx)) })
+}
+
+// PushIndex is Push for an index, with all that it names.
+func PushIndex(ctx context.Context, address, reference string, index v1.ImageIndex) error {
+	return push(address, reference, func(target name.Reference) error { return remote.WriteIndex(target, index, remote.WithContext(ctx)) })
+}
+
+func push(address, reference string, write func(name.Reference) error) error {
 	_, path, found := strings.Cut(reference, "/")
 	if !found {
 		return fmt.Errorf("registry: %q names no host", reference)
@@ -131,7 +140,7 @@ func Push(ctx context.Context, address, reference string, image v1.Image) error 
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
-	if err := remote.Write(target, image, remote.WithContext(ctx)); err != nil {
+	if err := write(target); err != nil {
 		return fmt.Errorf("registry: push %s: %w", reference, err)
 	}
 	return nil

@@ -1,7 +1,7 @@
 //! The overlay of image layers and a writable layer.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
@@ -29,8 +29,17 @@ pub fn mount(layers: &[PathBuf], writable: &WritableLayer, target: &Path) -> Res
         .last()
         .ok_or_else(|| Failed::because("mount the overlay", "an image has at least one layer"))?;
     look_like(top, &upper)?;
-    mount_layers(layers, &upper, &work, target)
-        .step(|| format!("mount the overlay of {} layers at {}", layers.len(), target.display()))
+    let mount = || mount_layers(layers, &upper, &work, target);
+    let mounted = match mount() {
+        // The host's disk was full, say, and something that other containers wrote is lost. They are told by their own overlays.
+        // Of a new one the kernel wants that somebody was told before.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+            let _ = File::open(&upper).map(rustix::fs::syncfs);
+            mount()
+        }
+        mounted => mounted,
+    };
+    mounted.step(|| format!("mount the overlay of {} layers at {}", layers.len(), target.display()))
 }
 
 fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> std::io::Result<()> {

@@ -98,6 +98,9 @@ fn limits(config: &Config) -> Result<(), Wrong> {
     at_least("images.progress_timeout_s", config.images.progress_timeout_s, 1)?;
     at_least("images.max_convert_s", config.images.max_convert_s, 1)?;
     at_least("images.max_layers", config.images.max_layers as u64, 1)?;
+    // What the kernel takes.
+    at_most("images.max_path_bytes", config.images.max_path_bytes as u64, "PATH_MAX - 1", 4095)?;
+    at_most("images.max_xattr_bytes", config.images.max_xattr_bytes as u64, "XATTR_SIZE_MAX", 65_536)?;
     Ok(())
 }
 

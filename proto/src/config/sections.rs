@@ -306,6 +306,10 @@ pub struct Images {
     pub max_unpacked_layer_mb: u64,
     /// The most entries of a layer.
     pub max_layer_entries: u64,
+    /// The longest path in a layer, bytes: the kernel's PATH_MAX without its NUL, or less.
+    pub max_path_bytes: usize,
+    /// The largest value of an extended attribute, bytes: the kernel's XATTR_SIZE_MAX, or less.
+    pub max_xattr_bytes: usize,
     /// Processor time of one layer's conversion, and how long the converter may keep a pull waiting.
     pub max_convert_s: u64,
     /// A pull is refused that would leave less free space than this.
@@ -327,6 +331,8 @@ impl Default for Images {
             max_layer_mb: 16_384,
             max_unpacked_layer_mb: 65_536,
             max_layer_entries: 2_000_000,
+            max_path_bytes: 4095,
+            max_xattr_bytes: 65_536,
             max_convert_s: 3600,
             keep_free_mb: 1024,
         }

@@ -10,8 +10,6 @@ use super::LayerError;
 pub(super) const MAX_PATH: usize = 4095;
 /// The kernel's NAME_MAX.
 pub(super) const MAX_NAME: usize = 255;
-/// The kernel's XATTR_SIZE_MAX.
-pub(super) const MAX_XATTR: usize = 65_536;
 /// Headers of one entry: long names, PAX records, sparse maps.
 pub(super) const MAX_HEADER: u64 = 4 << 20;
 /// Attributes of directories are kept until the layer's end: all together no more than this.
@@ -28,6 +26,10 @@ pub(crate) struct Limits {
     pub unpacked: u64,
     /// Entries, those added for missing parents counted.
     pub entries: u64,
+    /// Bytes of an entry's path, with all directories.
+    pub path_bytes: usize,
+    /// Bytes of an extended attribute's value.
+    pub xattr_bytes: usize,
     /// Processor time of the converter, and how long it may keep us waiting.
     pub convert_seconds: u64,
     /// Bytes that stay free in the store's file system.
@@ -42,6 +44,8 @@ impl Limits {
             compressed: mib(config.max_layer_mb),
             unpacked: mib(config.max_unpacked_layer_mb),
             entries: config.max_layer_entries,
+            path_bytes: config.max_path_bytes,
+            xattr_bytes: config.max_xattr_bytes,
             convert_seconds: config.max_convert_s,
             keep_free: mib(config.keep_free_mb),
         }

@@ -149,7 +149,15 @@ pub(crate) fn fuzz_normalise(stream: &[u8], out: &mut Vec<u8>, unpacked: u64) ->
             Ok(&self.0)
         }
     }
-    let limits = Limits { compressed: u64::MAX, unpacked, entries: 10_000, convert_seconds: 1, keep_free: 0 };
+    let limits = Limits {
+        compressed: u64::MAX,
+        unpacked,
+        entries: 10_000,
+        path_bytes: 4095,
+        xattr_bytes: 65_536,
+        convert_seconds: 1,
+        keep_free: 0,
+    };
     let mut below = Nothing(stack::Stack::default());
     normalise::normalise(stream, out, &mut below, false, limits).is_ok()
 }

@@ -47,7 +47,7 @@ pub(super) fn normalise<R: Read, W: Write>(
 impl<W: Write> Output<'_, W> {
     fn apply<R: Read>(&mut self, entry: Entry, reader: &mut TarReader<R>) -> Result<(), LayerError> {
         self.count()?;
-        let (attributes, sparse) = pax::attributes(&entry)?;
+        let (attributes, sparse) = pax::attributes(&entry, self.limits().xattr_bytes)?;
         let name = sparse.name.clone().unwrap_or_else(|| entry.name.clone());
         let components = path::components(&name)?;
         let Some((base, parents)) = components.split_last() else {
@@ -105,13 +105,13 @@ impl<W: Write> Output<'_, W> {
     }
 
     fn directory(&mut self, place: Place<'_>, attributes: Attributes) -> Result<(), LayerError> {
+        let path = self.path(place)?;
         match self.tree.child(place.parent, place.base) {
             Some((_, Kind::Directory(index))) => self.merge(index, attributes),
             None => self.put_directory(place.parent, place.base, attributes, false).map(drop),
             Some((_, replaced)) => {
                 self.put_directory(place.parent, place.base, attributes, replaced == Kind::Whiteout)?;
                 // The converter makes missing directories by itself, but not where something else stands.
-                let path = self.path(place)?;
                 self.emit(&path, &Attributes::default(), Body::Directory)
             }
         }
@@ -242,8 +242,10 @@ impl<W: Write> Output<'_, W> {
 
     fn path(&self, place: Place<'_>) -> Result<Vec<u8>, LayerError> {
         let path = self.tree.path_in(place.parent, place.base);
-        if path.len() > MAX_PATH {
-            return Err(LayerError::entry(place.name, format!("its path is longer than {MAX_PATH} bytes")));
+        let most = self.limits().path_bytes;
+        if path.len() > most {
+            let reason = format!("its path is longer than {most} bytes (images.max_path_bytes)");
+            return Err(LayerError::entry(place.name, reason));
         }
         Ok(path)
     }

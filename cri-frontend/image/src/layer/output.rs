@@ -70,6 +70,11 @@ impl<'a, W: Write> Output<'a, W> {
         }
     }
 
+    /// How large the layer may be.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Hides one name of the layers below.
     pub(super) fn put_whiteout(&mut self, parent: NodeId, base: &[u8]) -> Result<(), LayerError> {
         self.tree.put(parent, base, Kind::Whiteout)?;

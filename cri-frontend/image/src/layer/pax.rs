@@ -2,13 +2,7 @@
 
 use tar::Header;
 
-use super::{
-    LayerError,
-    emit::Attributes,
-    limits::{MAX_NAME, MAX_XATTR},
-    reader::Entry,
-    sparse::SparseRecords,
-};
+use super::{LayerError, emit::Attributes, limits::MAX_NAME, reader::Entry, sparse::SparseRecords};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 /// Extended attributes that mean something to our own overlay, never to an image.
@@ -50,8 +44,12 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Mode, owner, times and extended attributes of an entry, and what it says about a sparse file.
-pub(super) fn attributes(entry: &Entry) -> Result<(Attributes, SparseRecords), LayerError> {
+/// Mode, owner, times and extended attributes of an entry, and what it says about a sparse file. An attribute's value has
+/// `xattr_bytes` at most.
+pub(super) fn attributes(
+    entry: &Entry,
+    xattr_bytes: usize,
+) -> Result<(Attributes, SparseRecords), LayerError> {
     let name = &entry.name;
     let mut attributes = from_header(&entry.header, name)?;
     let mut sparse = SparseRecords::default();
@@ -61,7 +59,15 @@ pub(super) fn attributes(entry: &Entry) -> Result<(Attributes, SparseRecords), L
             b"uid" => attributes.uid = id(number(value), name, "owner")?,
             b"gid" => attributes.gid = id(number(value), name, "group")?,
             b"mtime" => set_time(&mut attributes, value, name)?,
-            key if key.starts_with(XATTR) => push_xattr(&mut attributes, &key[XATTR.len()..], value, name)?,
+            key if key.starts_with(XATTR) => {
+                if value.len() > xattr_bytes {
+                    let reason = format!(
+                        "an extended attribute is larger than {xattr_bytes} bytes (images.max_xattr_bytes)"
+                    );
+                    return Err(LayerError::entry(name, reason));
+                }
+                push_xattr(&mut attributes, &key[XATTR.len()..], value, name)?;
+            }
             key => sparse.read(key, value, name)?,
         }
     }
@@ -126,12 +132,6 @@ fn push_xattr(attributes: &mut Attributes, key: &[u8], value: &[u8], name: &[u8]
         return Err(LayerError::entry(
             name,
             "the name of an extended attribute is empty, too long or has a NUL",
-        ));
-    }
-    if value.len() > MAX_XATTR {
-        return Err(LayerError::entry(
-            name,
-            format!("an extended attribute is larger than {MAX_XATTR} bytes"),
         ));
     }
     attributes.xattrs.retain(|(known, _)| known != key);

@@ -124,7 +124,15 @@ impl Below for Ready {
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { compressed: 1 << 24, unpacked: 1 << 24, entries: 1000, convert_seconds: 60, keep_free: 0 }
+    Limits {
+        compressed: 1 << 24,
+        unpacked: 1 << 24,
+        entries: 1000,
+        path_bytes: 4095,
+        xattr_bytes: 65_536,
+        convert_seconds: 60,
+        keep_free: 0,
+    }
 }
 
 impl Image {
@@ -513,13 +521,30 @@ fn limits_hold_and_say_their_key() {
     let tar = Tar::default().entry("big", EntryType::Regular, |_| {}, &bytes).done();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&tar).unwrap();
-    let bomb = encoder.finish().unwrap();
-    let message = image.try_add(&bomb, Digest::of(&tar)).unwrap_err().to_string();
-    assert!(message.contains("images.max_unpacked_layer_mb"), "{message}");
+    for bomb in [encoder.finish().unwrap(), zstd::encode_all(tar.as_slice(), 3).unwrap()] {
+        let message = image.try_add(&bomb, Digest::of(&tar)).unwrap_err().to_string();
+        assert!(message.contains("images.max_unpacked_layer_mb"), "{message}");
+    }
 
     image.limits = Limits { entries: 3, ..limits() };
     let message = image.refused(Tar::default().file("a/b/c", "").file("d", ""));
     assert!(message.contains("images.max_layer_entries"), "{message}");
+
+    image.limits = Limits { path_bytes: 5, ..limits() };
+    image.add(Tar::default().file("a/b/c", ""));
+    for tar in [
+        Tar::default().file("a/b/cd", ""),
+        Tar::default().dir("a/b/cd", 0o755, 0),
+        Tar::default().symlink("a/b/cd", "x"),
+    ] {
+        let message = image.refused(tar);
+        assert!(message.contains("a/b/cd") && message.contains("images.max_path_bytes"), "{message}");
+    }
+
+    image.limits = Limits { xattr_bytes: 5, ..limits() };
+    image.add(Tar::default().pax(&[("SCHILY.xattr.user.a", b"12345")]).file("a", ""));
+    let message = image.refused(Tar::default().pax(&[("SCHILY.xattr.user.a", b"123456")]).file("a", ""));
+    assert!(message.contains("images.max_xattr_bytes"), "{message}");
 
     image.limits = Limits { convert_seconds: 0, ..limits() };
     let message = image.refused(Tar::default().file("a", ""));
