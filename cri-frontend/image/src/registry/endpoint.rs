@@ -281,13 +281,16 @@ async fn refusal(mut response: Response, host: &str, patience: Duration) -> Regi
     let json =
         response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/"));
     let mut text = Vec::new();
-    // Best effort: the status alone is an answer.
-    while let Ok(Ok(Some(chunk))) = timeout(patience, response.chunk()).await {
-        text.extend_from_slice(&chunk);
-        if text.len() > MAX_ERROR_ANSWER {
-            break;
+    let reading = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.extend_from_slice(&chunk);
+            if text.len() > MAX_ERROR_ANSWER {
+                break;
+            }
         }
-    }
+    };
+    // Best effort, and not for long: the status alone is an answer.
+    let _ = timeout(patience, reading).await;
     let message = if json { error_message(&text) } else { None };
     let message = message.map_or_else(String::new, |message| format!(": {}", printable(&message)));
     RegistryError::Status { host: host.to_owned(), status, message }

@@ -1,8 +1,11 @@
 //! Registries that break, lie or never end: each pull ends in an error that says why, and leaves nothing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use sha2::Digest as _;
@@ -177,6 +180,18 @@ async fn silence_ends_in_time() {
     let error = home.open().await.pull(&format!("{}/r:t", server.address), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("images.progress_timeout_s"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_is_explained_without_end_is_one_all_the_same() {
+    let server =
+        Server::start(|_| Reply { length: Some(1 << 20), trickle: true, ..Reply::new(403, "{") }).await;
+    let mut home = Home::new();
+    home.config.progress_timeout_s = 1;
+    let store = home.open().await;
+    let name = format!("{}/r:t", server.address);
+    let pulled = tokio::time::timeout(Duration::from_secs(10), store.pull(&name, None)).await;
+    assert_eq!(pulled.expect("it reads on").unwrap_err().kind(), ErrorKind::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -38,6 +39,8 @@ pub(super) struct Reply {
     pub cut: Option<usize>,
     /// Nothing more comes after the body, and the connection stays open.
     pub hang: bool,
+    /// After the body comes one byte now and then, for ever.
+    pub trickle: bool,
 }
 
 impl Reply {
@@ -104,6 +107,13 @@ async fn serve(
         let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
         stream.write_all(&reply.body[..end]).await?;
         stream.flush().await?;
+        if reply.trickle {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stream.write_all(b" ").await?;
+                stream.flush().await?;
+            }
+        }
         if reply.hang {
             std::future::pending::<()>().await;
         }
