@@ -105,7 +105,7 @@ func TestGuestHasWhatProgramsExpect(t *testing.T) {
 		t.Errorf("the guest's clock is %q", clock)
 	}
 	contains(t, "CPU mitigations", c.exec("cat", "/sys/devices/system/cpu/vulnerabilities/spectre_v1"), "Mitigation")
-	for _, file := range []string{"/proc/sysvipc/shm", "/proc/swaps", "/proc/keys", "/proc/net/if_inet6", "/proc/sys/fs/mqueue/msg_max"} {
+	for _, file := range []string{"/proc/sysvipc/shm", "/proc/swaps", "/proc/keys", "/proc/net/if_inet6", "/proc/net/sctp/eps", "/proc/sys/fs/mqueue/msg_max"} {
 		c.exec("test", "-e", file)
 	}
 }
