@@ -47,7 +47,7 @@ stage: build ## lay out all files of a node in target/stage
 	@packaging/stage $(A3S_BOX_STAGE)
 
 e2e: stage ## run the end-to-end tests
-	cd tests && go test -count=1 -timeout 30m ./e2e/...
+	tests/side-by-side '^Test[A-O]' '^Test[P-Z]'
 
 containerd: stage ## run pods through containerd with our shim, and what a pod's spec says too
 	cd tests && A3S_BOX_TEST_RUNTIME=containerd go test -count=1 -timeout 30m ./e2e -run '^TestContainerd|^TestParity'

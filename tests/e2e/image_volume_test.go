@@ -43,7 +43,8 @@ func TestImageOfAVolumeIsInUseUntilItsContainerIsRemoved(t *testing.T) {
 	cached := c.cached()
 	c.exec("sh", "-c", "cat /image/layer-0 >/dev/null")
 	n.until("the second copy of a layer to be freed", func() error {
-		if more := c.cached() - cached; more < size || more > size+size/2 {
+		// Less than all of it: what was read twice before went too.
+		if more := c.cached() - cached; more < size/2 || more > size+size/2 {
 			return fmt.Errorf("the guest keeps %d bytes more after it has read %d", more, size)
 		}
 		return nil
