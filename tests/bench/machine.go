@@ -99,7 +99,7 @@ func (m *machine) boot(ctx context.Context) (took time.Duration, err error) {
 		"scratch": s.open(m.scratch, os.O_RDWR),
 		"console": s.sink(),
 		"qmp":     s.sink(),
-		"nic":     s.tap(),
+		"nic0":    s.tap(),
 		"-kernel": s.open(m.kernel, os.O_RDONLY),
 		"-initrd": s.open(m.initramfs, os.O_RDONLY),
 	}
@@ -133,6 +133,9 @@ func (p program) withFiles(files map[string]*os.File) (program, []*os.File) {
 	const firstInherited = 3
 	var inherited []*os.File
 	next := func(name string) string {
+		if files[name] == nil {
+			panic(fmt.Sprintf("no file for %q of %s: the shim's command line has changed", name, p.path))
+		}
 		inherited = append(inherited, files[name])
 		return strconv.Itoa(firstInherited + len(inherited) - 1)
 	}
