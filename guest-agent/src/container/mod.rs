@@ -110,7 +110,7 @@ impl Containers {
 
     /// Gets their storage ready, while the host is about to ask for the first of them. What fails here is tried again then,
     /// and is that call's error.
-    pub fn expect(&self) {
+    pub fn get_storage_ready(&self) {
         let storage = Arc::clone(&self.storage);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = storage.prepare() {

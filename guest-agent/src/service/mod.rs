@@ -57,7 +57,7 @@ impl agent_ttrpc::Agent for Agent {
         let (sandbox, containers) = (Arc::clone(&self.sandbox), Arc::clone(&self.containers));
         to_the_end(async move {
             sandbox.configure(decode::sandbox(request)?).await?;
-            containers.expect();
+            containers.get_storage_ready();
             Ok(agent::ConfigureSandboxResponse::new())
         })
         .await
