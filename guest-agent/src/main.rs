@@ -68,7 +68,6 @@ fn run() -> Result<Infallible, Failed> {
     mounts::attach_devices()?;
     let scratch = Scratch::find(options.scratch_in_memory);
     cgroups::prepare()?;
-    sys::link::loopback_up().step(|| "set the loopback device up".to_owned())?;
     sysctl::set_defaults();
     if let Err(error) = entropy::ensure() {
         tracing::warn!("{error}");

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::{
     cgroup::Cgroup,
     container::Containers,
-    error::{Error, For, Object, blocking},
+    error::{Error, Failed, For, Object, Step, blocking},
     init::{network, shutdown, sysctl},
     volume,
 };
@@ -38,29 +38,8 @@ pub struct Sandbox {
 impl Sandbox {
     /// Sets everything up. Repeated with the same content it changes nothing.
     pub async fn configure(&self, configuration: Configuration) -> Result<(), Error> {
-        let object = || Object::Sandbox;
         let _busy = self.busy.lock().await;
-        let Configuration { network, sysctls, files } = configuration;
-        let set_sysctls = || {
-            for (name, value) in &network.sysctls {
-                // What the host's kernel has, this one may lack; what the pod itself asks for, it must have.
-                if let Err(error) = sysctl::set(name, value) {
-                    tracing::warn!("of the network: {error}");
-                }
-            }
-            sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value))
-        };
-        network::configure(&network, set_sysctls).await.of(object)?;
-        blocking(move || {
-            if !files.hostname.is_empty() {
-                crate::error::Step::step(nix::unistd::sethostname(&files.hostname), || {
-                    format!("set the host's name to {:?}", files.hostname)
-                })?;
-            }
-            volume::provide(&files)
-        })
-        .await
-        .of(object)?;
+        blocking(move || set_up(configuration)).await.of(|| Object::Sandbox)?;
         tracing::debug!("sandbox configured");
         Ok(())
     }
@@ -83,4 +62,22 @@ impl Sandbox {
     pub async fn done(&self) {
         self.done.notified().await;
     }
+}
+
+fn set_up(configuration: Configuration) -> Result<(), Failed> {
+    let Configuration { network, sysctls, files } = configuration;
+    network::configure(&network, || {
+        for (name, value) in &network.sysctls {
+            // What the host's kernel has, this one may lack; what the pod itself asks for, it must have.
+            if let Err(error) = sysctl::set(name, value) {
+                tracing::warn!("of the network: {error}");
+            }
+        }
+        sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value))
+    })?;
+    if !files.hostname.is_empty() {
+        nix::unistd::sethostname(&files.hostname)
+            .step(|| format!("set the host's name to {:?}", files.hostname))?;
+    }
+    volume::provide(&files)
 }

@@ -5,7 +5,7 @@ pub mod console;
 pub mod entropy;
 pub mod limits;
 pub mod mounts;
+mod netlink;
 pub mod network;
-mod replay;
 pub mod shutdown;
 pub mod sysctl;

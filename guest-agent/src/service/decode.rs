@@ -8,15 +8,13 @@ use a3s_box_proto::{
 use crate::{
     container::{create, exec, user},
     error::Error,
-    init::network::{Cidr, Interface, Network},
+    init::network::{self, Network},
     rootfs::{Wanted, erofs::is_layer_name},
     sandbox::Configuration,
     sys::tty::Size,
     volume::{PodFiles, block::Disk, memory, mirror},
 };
 
-/// The longest name of a network device.
-const MAX_DEVICE_NAME: usize = 15;
 /// The kernel's limit for a host's name.
 const MAX_HOSTNAME: usize = 64;
 /// overlayfs's own limit.
@@ -159,11 +157,14 @@ pub fn sandbox(request: agent::ConfigureSandboxRequest) -> Result<Configuration,
     if request.hostname.len() > MAX_HOSTNAME || request.hostname.contains(['\0', '\n']) {
         return Err(Error::invalid("hostname", format!("{:?} is no host's name", request.hostname)));
     }
-    let all = |items: Vec<_>| items.into_iter().map(interface).collect::<Result<_, _>>();
+    let netlink = |asked: Vec<agent::NetlinkRequest>| {
+        asked.into_iter().map(|one| network::Request { what: one.what, message: one.message }).collect()
+    };
     Ok(Configuration {
         network: Network {
-            interfaces: all(request.interfaces)?,
-            messages: request.netlink,
+            spare: request.spare_devices,
+            identify: netlink(request.identify),
+            settle: netlink(request.settle),
             sysctls: request.network_sysctls.into_iter().map(|one| (one.name, one.value)).collect(),
         },
         sysctls: request.sysctls.into_iter().collect(),
@@ -173,35 +174,6 @@ pub fn sandbox(request: agent::ConfigureSandboxRequest) -> Result<Configuration,
             hosts: request.hosts,
             shm_bytes: request.shm_bytes,
         },
-    })
-}
-
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|error| Error::invalid(what, format!("{text:?}: {error}")))
-}
-
-fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
-    what: &'static str,
-    text: &str,
-) -> Result<Option<T>, Error> {
-    if text.is_empty() { Ok(None) } else { parsed(what, text).map(Some) }
-}
-
-fn interface(interface: agent::Interface) -> Result<Interface, Error> {
-    let name = interface.name;
-    let allowed = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if name.is_empty() || name.len() > MAX_DEVICE_NAME || name.starts_with('.') || !name.chars().all(allowed)
-    {
-        return Err(Error::invalid("interface", format!("{name:?} is no device's name")));
-    }
-    let addresses = interface.addresses.iter().map(|text| parsed::<Cidr>("interface address", text));
-    Ok(Interface {
-        device_mac: parsed("interface device_mac", &interface.device_mac)?,
-        host_index: interface.host_index,
-        mac: optional("interface mac", &interface.mac)?,
-        mtu: (interface.mtu != 0).then_some(interface.mtu),
-        addresses: addresses.collect::<Result<_, _>>()?,
-        name,
     })
 }
 
@@ -230,7 +202,5 @@ mod tests {
         assert!(Target::parse("c".to_owned(), String::new()).unwrap().exec.is_none());
         assert!(signal(64).is_ok() && signal(65).is_err() && signal(u32::MAX).is_err());
         assert!(size(80, 70_000).is_err());
-        let wrong = agent::Interface { name: "eth/0".to_owned(), ..Default::default() };
-        assert!(interface(wrong).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! System calls that neither std nor nix wraps: all of this crate's unsafe code, one file a kind.
 
-pub mod link;
+pub mod device;
 pub mod mount;
 pub mod process;
 pub mod quota;

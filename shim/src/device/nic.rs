@@ -6,15 +6,15 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use crate::network::{tap_name, within};
+use crate::network::{Mac, tap_name, within};
 
 /// A network device.
 #[derive(Debug)]
 pub struct Nic {
     /// The tap.
     pub tap: OwnedFd,
-    /// The address by which the guest finds the device; the pod's own is set by the agent.
-    pub mac: String,
+    /// The address by which the guest tells us the device's number; the pod's own is set later.
+    pub mac: Mac,
 }
 
 /// Makes so many taps and sets them up. They go with their last descriptors, the VMM's.
@@ -56,12 +56,12 @@ fn open_tap(name: &str) -> io::Result<File> {
 
 /// A locally administered address. It is seen by the guest only, so it need not differ between pods; it does, so
 /// that a dump of packets tells which pod it is of.
-fn mac_of(pod: &str, device: usize) -> String {
+fn mac_of(pod: &str, device: usize) -> Mac {
     let hash = pod.bytes().chain(device.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
-    format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
+    Mac([2, a, b, c, d, e])
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn an_address_is_local_and_of_one_station() {
         let mac = mac_of("pod", 0);
-        assert!(mac.starts_with("02:") && mac.len() == 17, "{mac}");
+        assert!(mac.to_string().starts_with("02:"), "{mac}");
         assert_ne!(mac, mac_of("pod2", 0));
         assert_ne!(mac, mac_of("pod", 1));
     }

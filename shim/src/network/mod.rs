@@ -1,15 +1,17 @@
 //! The pod's network namespace, by netlink.
 
+mod guest;
 mod loopback;
 mod read;
 mod redirect;
 mod sysctl;
 
-use std::{fs::File, io, net::IpAddr, os::fd::AsFd};
+use std::{fmt, fs::File, io, net::IpAddr, os::fd::AsFd};
 
 use futures::TryStreamExt;
 use rtnetlink::{Handle, packet_route::link::LinkAttribute};
 
+pub use guest::Requests;
 pub use loopback::Loopback;
 pub use read::{PodNetwork, read};
 pub use redirect::tie;
@@ -23,6 +25,17 @@ const TAP: &str = "a3s-tap";
 /// The name of the tap of a device.
 pub fn tap_name(device: usize) -> String {
     format!("{TAP}{device}")
+}
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// Runs netlink calls in a network namespace, on a thread of its own.
@@ -64,7 +77,7 @@ pub async fn link_index(handle: &Handle, name: &str) -> io::Result<u32> {
 struct Link {
     index: u32,
     name: String,
-    mac: String,
+    mac: Vec<u8>,
     mtu: u32,
 }
 
@@ -77,12 +90,12 @@ async fn pod_links(handle: &Handle) -> io::Result<Vec<Link>> {
         if message.header.link_layer_type != rtnetlink::packet_route::link::LinkLayerType::Ether {
             continue;
         }
-        let mut link = Link { index: message.header.index, name: String::new(), mac: String::new(), mtu: 0 };
+        let mut link = Link { index: message.header.index, name: String::new(), mac: Vec::new(), mtu: 0 };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Address(address) => link.mac = format_mac(&address),
+                LinkAttribute::Address(address) => link.mac = address,
                 _ => {}
             }
         }
@@ -100,10 +113,6 @@ async fn pod_links(handle: &Handle) -> io::Result<Vec<Link>> {
 /// It is gone.
 pub async fn count(netns: File) -> io::Result<usize> {
     within(netns, |handle| async move { Ok(pod_links(&handle).await?.len()) }).await
-}
-
-fn format_mac(address: &[u8]) -> String {
-    address.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
 /// An address that the guest's kernel makes by itself, from the same MAC.

@@ -6,11 +6,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use a3s_box_proto::agent::{Interface, Sysctl};
+use a3s_box_proto::agent::Sysctl;
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, IpVersion, RouteMessageBuilder,
-    packet_core::NetlinkMessage,
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage, AddressScope},
@@ -36,37 +35,38 @@ pub struct PodNetwork {
     /// In the order of the VM's devices.
     pub interfaces: Vec<Interface>,
     /// Permanent neighbours, routes and rules, as the kernel told them, in the order in which they can be made.
-    pub messages: Vec<Vec<u8>>,
+    pub(super) told: Vec<RouteNetlinkMessage>,
     /// What plugins have set.
     pub sysctls: Vec<Sysctl>,
 }
 
-/// Reads the namespace. `device_macs` are the addresses of the VM's devices.
+/// An interface that CNI put there, with its addresses.
+#[derive(Debug)]
+pub struct Interface {
+    pub(super) link: Link,
+    /// Each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// Reads the namespace.
 ///
 /// # Errors
 /// The namespace is gone, or has more interfaces than the VM has devices.
-pub async fn read(netns: File, device_macs: Vec<String>, baseline: Baseline) -> io::Result<PodNetwork> {
-    within(netns, |handle| async move {
+pub async fn read(netns: File, devices: usize, baseline: Baseline) -> io::Result<PodNetwork> {
+    within(netns, move |handle| async move {
         let links = pod_links(&handle).await?;
-        if links.len() > device_macs.len() {
-            return Err(too_many(&links, device_macs.len()));
-        }
-        let mut interfaces = Vec::new();
-        for (link, device_mac) in links.iter().zip(device_macs) {
-            interfaces.push(Interface {
-                device_mac,
-                name: link.name.clone(),
-                mac: link.mac.clone(),
-                mtu: link.mtu,
-                addresses: addresses(&handle, link).await?,
-                host_index: link.index,
-                ..Interface::default()
-            });
+        if links.len() > devices {
+            return Err(too_many(&links, devices));
         }
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let sysctls = baseline.changed(&names).into_iter();
         let sysctls = sysctls.map(|(name, value)| Sysctl { name, value, ..Sysctl::default() }).collect();
-        Ok(PodNetwork { interfaces, messages: messages(&handle, &links).await?, sysctls })
+        let told = told(&handle, &links).await?;
+        let mut interfaces = Vec::new();
+        for link in links {
+            interfaces.push(Interface { addresses: addresses(&handle, &link).await?, link });
+        }
+        Ok(PodNetwork { interfaces, told, sysctls })
     })
     .await
 }
@@ -83,7 +83,7 @@ fn too_many(links: &[Link], devices: usize) -> io::Error {
     )
 }
 
-async fn messages(handle: &Handle, links: &[Link]) -> io::Result<Vec<Vec<u8>>> {
+async fn told(handle: &Handle, links: &[Link]) -> io::Result<Vec<RouteNetlinkMessage>> {
     let is_ours = |index: u32| links.iter().any(|link| link.index == index);
     let neighbours: Vec<_> =
         handle.neighbours().get().execute().try_collect().await.map_err(io::Error::other)?;
@@ -105,18 +105,10 @@ async fn messages(handle: &Handle, links: &[Link]) -> io::Result<Vec<Vec<u8>>> {
         let all: Vec<_> = handle.rule().get(family).execute().try_collect().await.unwrap_or_default();
         told.extend(all.into_iter().filter_map(rule).map(RouteNetlinkMessage::NewRule));
     }
-    Ok(told.into_iter().map(packed).collect())
+    Ok(told)
 }
 
-fn packed(told: RouteNetlinkMessage) -> Vec<u8> {
-    let mut message = NetlinkMessage::from(told);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
-async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<String>> {
+async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<(IpAddr, u8)>> {
     let messages: Vec<AddressMessage> = handle
         .address()
         .get()
@@ -128,7 +120,7 @@ async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<String>> {
     Ok(messages.iter().filter_map(address).collect())
 }
 
-fn address(message: &AddressMessage) -> Option<String> {
+fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     if message.header.scope != AddressScope::Universe {
         return None;
     }
@@ -141,7 +133,7 @@ fn address(message: &AddressMessage) -> Option<String> {
     };
     // On a point-to-point link, ADDRESS is the peer's.
     let address = find(true).or_else(|| find(false))?;
-    Some(format!("{address}/{}", message.header.prefix_len))
+    Some((address, message.header.prefix_len))
 }
 
 fn neighbour(mut message: NeighbourMessage, is_ours: &impl Fn(u32) -> bool) -> Option<RouteNetlinkMessage> {

@@ -1,6 +1,12 @@
 //! The kernel parameters that plugins have set in the pod's network namespace: those that differ from a new one's.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -50,16 +56,22 @@ fn values() -> Values {
 fn collect(dir: &Path, name: &str, values: &mut Values) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = format!("{name}/{}", entry.file_name().to_string_lossy());
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), &name, values);
-        } else if metadata.permissions().mode() & 0o600 == 0o600
-            && let Ok(value) = fs::read_to_string(entry.path())
-            && value.len() <= LONGEST
-        {
-            values.insert(name, value.trim_end().to_owned());
+        } else if let Some(value) = value(&entry.path()) {
+            values.insert(name, value);
         }
     }
+}
+
+/// There are hundreds, and a pod waits for them: each is opened and read once.
+fn value(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let can_be_set = file.metadata().ok()?.permissions().mode() & 0o600 == 0o600;
+    let mut text = [0; LONGEST + 1];
+    let length = file.read(&mut text).ok()?;
+    let text = text.get(..length).filter(|text| can_be_set && text.len() <= LONGEST)?;
+    Some(str::from_utf8(text).ok()?.trim_end().to_owned())
 }
 
 fn difference(new: &Values, now: &Values, interfaces: &[&str]) -> Vec<(String, String)> {

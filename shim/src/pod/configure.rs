@@ -8,7 +8,7 @@ use tracing::info;
 use super::{Phase, Pod, dns, sandbox::Sandbox};
 use crate::{
     error::{Error, Result, Step},
-    network::{self, PodNetwork},
+    network::{self, PodNetwork, Requests},
     sys::namespace,
 };
 
@@ -45,15 +45,17 @@ impl Pod {
         let names = sandbox.spec.dns.clone();
         let resolv_conf = self.host.run(move || names.resolv_conf()).await;
         let resolv_conf = resolv_conf.step(|| "reading the host's resolv.conf".into())?;
-        let addresses: Vec<String> =
-            network.interfaces.first().map(|first| first.addresses.clone()).unwrap_or_default();
+        let requests = Requests::new(&network, &sandbox.booted.network_devices);
+        let requests = requests.step(|| "telling the guest of its network".into())?;
+        let addresses = network.interfaces.first().into_iter().flat_map(|first| &first.addresses);
         let request = ConfigureSandboxRequest {
             hostname: sandbox.spec.hostname.clone(),
             resolv_conf,
-            hosts: dns::hosts(&sandbox.spec.hostname, &addresses),
+            hosts: dns::hosts(&sandbox.spec.hostname, addresses.map(|(address, _)| *address)),
             sysctls: sandbox.spec.sysctls.clone().into_iter().collect(),
-            interfaces: network.interfaces,
-            netlink: network.messages,
+            spare_devices: requests.spare,
+            identify: requests.identify,
+            settle: requests.settle,
             network_sysctls: network.sysctls,
             shm_bytes: SHM_BYTES,
             ..ConfigureSandboxRequest::default()
@@ -71,7 +73,7 @@ impl Pod {
         };
         let netns = namespace::open(&self.host, path).await?;
         // Read first: what has too many interfaces cannot be tied.
-        let read = network::read(netns.try_clone()?, booted.device_macs.clone(), baseline.clone()).await?;
+        let read = network::read(netns.try_clone()?, booted.network_devices.len(), baseline.clone()).await?;
         network::tie(netns).await?;
         Ok(read)
     }

@@ -1,6 +1,6 @@
 //! The files of names: `resolv.conf` and `hosts`.
 
-use std::{fs, io};
+use std::{fs, io, net::IpAddr};
 
 /// systemd-resolved's stub, which listens on the host's loopback only.
 const STUB: &str = "127.0.0.53";
@@ -58,15 +58,14 @@ fn names_only_the_stub(resolv_conf: &str) -> bool {
     servers.clone().count() > 0 && servers.all(|server| server.trim() == STUB)
 }
 
-/// The content of `hosts`: the loopback's names, and the pod's own at its addresses (in CIDR notation).
-pub fn hosts(hostname: &str, addresses: &[String]) -> String {
+/// The content of `hosts`: the loopback's names, and the pod's own at its addresses.
+pub fn hosts(hostname: &str, addresses: impl IntoIterator<Item = IpAddr>) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
          ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
     if !hostname.is_empty() {
         for address in addresses {
-            let address = address.split('/').next().unwrap_or_default();
             text += &format!("{address}\t{hostname}\n");
         }
     }
@@ -100,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_pod_is_found_by_its_name_at_each_address() {
-        let text = hosts("web", &["10.1.0.2/24".into(), "fd00::2/64".into()]);
+        let text = hosts("web", ["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("10.1.0.2\tweb\nfd00::2\tweb\n"));
     }

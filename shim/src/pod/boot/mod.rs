@@ -13,7 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
-    network::Baseline,
+    network::{Baseline, Mac},
     sys::{namespace::HostNamespace, tail::printable},
     vm::{
         Accelerator, Plan, Size, Vm,
@@ -64,8 +64,8 @@ impl BootError {
 pub struct Booted {
     /// Which accelerator runs it.
     pub accelerator: &'static str,
-    /// The addresses of its network devices.
-    pub device_macs: Vec<String>,
+    /// The guest's numbers for the VM's network devices, in the order of these.
+    pub network_devices: Vec<u32>,
     /// What its network namespace would be like, had no plugin touched it.
     pub baseline: Option<Baseline>,
     /// What the agent said of its kernel.
@@ -131,10 +131,14 @@ pub async fn boot(
     let (said, baseline) =
         tokio::join!(await_ready(&vm, resources, &ready, bound, environment.cancel), baseline(&device_macs));
     let baseline = baseline.map_err(BootError::at("looking at a new network namespace"))?;
+    let said = said.and_then(|said| {
+        let network_devices = numbers(&device_macs, &said).map_err(|cause| (cause, Code::INTERNAL))?;
+        Ok((said, network_devices))
+    });
     match said {
-        Ok(said) => Ok(Booted {
+        Ok((said, network_devices)) => Ok(Booted {
             accelerator: accelerator.name(),
-            device_macs,
+            network_devices,
             baseline,
             kernel_release: printable(&said.kernel_release, 64),
             agent_version: printable(&said.agent_version, 64),
@@ -149,8 +153,19 @@ pub async fn boot(
     }
 }
 
-async fn baseline(device_macs: &[String]) -> io::Result<Option<Baseline>> {
+async fn baseline(device_macs: &[Mac]) -> io::Result<Option<Baseline>> {
     if device_macs.is_empty() { Ok(None) } else { Baseline::read().await.map(Some) }
+}
+
+/// What the guest calls the VM's network devices.
+fn numbers(macs: &[Mac], said: &Ready) -> Result<Vec<u32>, String> {
+    let number = |mac: &Mac| {
+        let device = said.devices.iter().find(|device| device.mac == mac.0);
+        device
+            .map(|device| device.index)
+            .ok_or_else(|| format!("the guest has not found its network device {mac}"))
+    };
+    macs.iter().map(number).collect()
 }
 
 async fn await_ready(

@@ -14,7 +14,7 @@ use crate::{
         nic::{self, Nic},
         virtiofs, vsock,
     },
-    network,
+    network::{self, Mac},
     pod::{layout::Layout, resources::Resources, spec::PodSpec},
     rootfs::shared_dir::SharedDir,
     sys::{namespace, thread::blocking, uid::Uid},
@@ -84,7 +84,7 @@ pub(super) struct Parts {
     pub connector: vsock::Connector,
     /// Where the agent will report.
     pub ready: UnixListener,
-    pub device_macs: Vec<String>,
+    pub device_macs: Vec<Mac>,
 }
 
 /// Starts the devices' other ends, all at once.
@@ -119,7 +119,7 @@ pub(super) async fn make(
     let (vhost, connector, ready) = vsock.map_err(BootError::at("starting the vsock backend"))?;
     let scratch = scratch.map_err(BootError::at("making the scratch disk"))?;
     let nics = nics.map_err(BootError::at("making the taps in the pod's network namespace"))?;
-    let device_macs = nics.iter().map(|nic| nic.mac.clone()).collect();
+    let device_macs = nics.iter().map(|nic| nic.mac).collect();
     let devices = Devices { files, vsock: vhost, share, scratch, nics };
     Ok(Parts { devices, connector, ready, device_macs })
 }

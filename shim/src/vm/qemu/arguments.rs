@@ -122,8 +122,10 @@ impl Arguments {
 fn kernel_arguments(plan: &Plan) -> String {
     // A dummy link is for whoever adds one: the kernel's own would be an interface that no plugin has made.
     // Few processors agree soon: moving a process into its cgroup would wait 25 ms for an ordinary grace period.
-    let mut line =
-        String::from("console=ttyS0 quiet reboot=t panic=-1 dummy.numdummies=0 rcupdate.rcu_expedited=1");
+    // A microvm has no ACPI: the kernel would look for it, and call its absence a bug on the console.
+    let mut line = String::from(
+        "console=ttyS0 quiet reboot=t panic=-1 acpi=off dummy.numdummies=0 rcupdate.rcu_expedited=1",
+    );
     // No disk is there at boot, and each that comes later comes with a word of the controller's.
     line += " scsi_mod.scan=manual";
     if plan.size.hugepages > 0 {

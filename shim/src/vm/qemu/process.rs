@@ -72,7 +72,7 @@ pub async fn start(
         scratch: program.inherit(devices.scratch.into()),
         console: program.inherit(console_end),
         qmp: program.inherit(qmp_end),
-        nics: devices.nics.into_iter().map(|nic| (program.inherit(nic.tap), nic.mac)).collect(),
+        nics: devices.nics.into_iter().map(|nic| (program.inherit(nic.tap), nic.mac.to_string())).collect(),
     };
     program.args(arguments(plan, &inherited)).directory(Path::new("/")).user(plan.uid);
     let process = program.spawn().map_err(step("starting QEMU"))?;
