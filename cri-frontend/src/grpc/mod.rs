@@ -1,6 +1,7 @@
 //! The CRI endpoint: decode, call the domain, encode.
 
 mod convert;
+mod deadline;
 mod image;
 mod pages;
 mod runtime;
@@ -20,6 +21,7 @@ use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tonic::transport::Server;
 use tracing::warn;
 
+use self::deadline::InTime;
 use crate::node::Node;
 
 /// The largest message in either direction, as kubelet has it.
@@ -44,8 +46,8 @@ pub async fn serve(
         Err(_) => true,
     });
     Server::builder()
-        .add_service(runtime)
-        .add_service(images)
+        .add_service(InTime(runtime))
+        .add_service(InTime(images))
         .serve_with_incoming_shutdown(admitted, node.shutdown.cancelled())
         .await
 }

@@ -1,0 +1,125 @@
+//! A caller's deadline, the header `grpc-timeout`. tonic would answer a call that takes longer with CANCELLED, which says that
+//! the caller has gone; kubelet and critest ask for DEADLINE_EXCEEDED.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{
+        Service,
+        http::{HeaderMap, Request, Response},
+    },
+    server::NamedService,
+};
+
+const HEADER: &str = "grpc-timeout";
+/// More is no timeout by gRPC's specification.
+const MOST_DIGITS: usize = 8;
+
+/// A service that answers in time. tonic's own timer begins after this one's, and is asked after it.
+#[derive(Debug, Clone)]
+pub struct InTime<S>(pub S);
+
+impl<S: NamedService> NamedService for InTime<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for InTime<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let patience = patience(request.headers());
+        let call = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let answer = self.0.call(request);
+        let Some(patience) = patience else { return Box::pin(answer) };
+        let answer = timeout(patience, answer);
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|_| {
+                let reason = format!("{call} was not done within the caller's {patience:?}");
+                Ok(Status::deadline_exceeded(reason).into_http())
+            })
+        })
+    }
+}
+
+/// How long the caller waits; what is malformed says nothing.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(HEADER)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.len() > MOST_DIGITS || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// A service that never answers.
+    #[derive(Clone)]
+    struct Never;
+
+    impl Service<Request<Body>> for Never {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Pending<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            pending()
+        }
+    }
+
+    #[test]
+    fn a_timeout_has_a_number_and_a_unit() {
+        let patience =
+            |text: &str| patience(&HeaderMap::from_iter([(HEADER.parse().unwrap(), text.parse().unwrap())]));
+        assert_eq!(patience("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(patience("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(patience("1500m"), Some(Duration::from_millis(1500)));
+        for malformed in ["", "S", "2", "2s", "-2S", "123456789n", "2 S"] {
+            assert_eq!(patience(malformed), None, "{malformed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_is_told_so() {
+        let request = Request::builder().uri("/runtime.v1.RuntimeService/Status").header(HEADER, "5m");
+        let answer = InTime(Never).call(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert!(status.message().contains("Status") && status.message().contains("5ms"), "{status}");
+    }
+}
