@@ -92,8 +92,12 @@ async fn serve(zygote: Zygote, storage: Storage) -> Result<Infallible, Failed> {
     let sandbox = Arc::new(Sandbox::default());
     let streams = service::streams::bind()?;
     let control = HostListener::bind(ports::CONTROL, MOST_CONTROL_CONNECTIONS)?;
-    let agent =
-        Agent { containers: Arc::clone(&containers), sandbox: Arc::clone(&sandbox), volumes: Arc::default() };
+    let agent = Agent {
+        containers: Arc::clone(&containers),
+        sandbox: Arc::clone(&sandbox),
+        volumes: Arc::default(),
+        clock: Arc::default(),
+    };
     let mut server = ttrpc::asynchronous::Server::new()
         .add_listener(into_ttrpc(control))
         .register_service(create_agent(Arc::new(agent)));

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -104,8 +105,25 @@ func TestGuestHasWhatProgramsExpect(t *testing.T) {
 	default:
 		t.Errorf("the guest's clock is %q", clock)
 	}
+	// What the host told it was a little on the way.
+	const late = 250 * time.Millisecond
+	before := time.Now()
+	if guest := guestTime(c); guest.Before(before.Add(-late)) || guest.After(time.Now()) {
+		t.Errorf("the guest's clock said %s when the host's went from %s to %s", guest, before, time.Now())
+	}
 	contains(t, "CPU mitigations", c.exec("cat", "/sys/devices/system/cpu/vulnerabilities/spectre_v1"), "Mitigation")
 	for _, file := range []string{"/proc/sysvipc/shm", "/proc/swaps", "/proc/keys", "/proc/net/if_inet6", "/proc/net/sctp/eps", "/proc/sys/fs/mqueue/msg_max"} {
 		c.exec("test", "-e", file)
 	}
+}
+
+// guestTime asks for the guest's clock.
+func guestTime(c *container) time.Time {
+	c.t.Helper()
+	var seconds, microseconds int64
+	for line := range strings.Lines(c.exec("adjtimex")) {
+		fmt.Sscanf(strings.TrimSpace(line), "time.tv_sec: %d", &seconds)
+		fmt.Sscanf(strings.TrimSpace(line), "time.tv_usec: %d", &microseconds)
+	}
+	return time.UnixMicro(seconds*1e6 + microseconds)
 }

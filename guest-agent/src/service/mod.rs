@@ -16,7 +16,7 @@ use ttrpc::asynchronous::TtrpcContext;
 
 use self::{decode::Target, status::to_ttrpc};
 use crate::{
-    clock,
+    clock::Clock,
     container::Containers,
     error::{For, Object, blocking},
     sandbox::Sandbox,
@@ -34,6 +34,8 @@ pub struct Agent {
     pub sandbox: Arc<Sandbox>,
     /// The pod's volumes.
     pub volumes: Arc<Volumes>,
+    /// The guest's.
+    pub clock: Arc<Clock>,
 }
 
 /// Does a call's work whether or not its caller stays: a channel that breaks in the middle must not leave half a
@@ -68,7 +70,7 @@ impl agent_ttrpc::Agent for Agent {
         _: &TtrpcContext,
         request: agent::SetClockRequest,
     ) -> Answer<agent::SetClockResponse> {
-        clock::follow(request.unix_nanos).of(|| Object::Sandbox).map_err(|error| to_ttrpc(&error))?;
+        self.clock.follow(request.unix_nanos).of(|| Object::Sandbox).map_err(|error| to_ttrpc(&error))?;
         Ok(agent::SetClockResponse::new())
     }
 
