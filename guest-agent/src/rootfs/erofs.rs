@@ -50,10 +50,11 @@ impl Layers {
             .collect()
     }
 
-    /// Frees memory: what was read of a layer is kept twice, as its files' content, which serves on, and as the layer's file.
+    /// Frees memory: what was read of a layer in small pieces is kept twice, as its files' content, which serves on, and as the
+    /// layer's file.
     ///
     /// The mount option `directio` would spare the second copy, but with it each small file is a request to the host, and without
-    /// it a window of many files is.
+    /// it a window of many files is. Large pieces have no second copy: see packaging/kernel/patches.
     pub fn forget_copies(&self) -> rustix::io::Result<()> {
         self.mounted().values().try_for_each(|layer| fadvise(&layer.file, 0, None, Advice::DontNeed))
     }
