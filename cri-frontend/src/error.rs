@@ -131,6 +131,9 @@ pub enum Error {
         /// How many.
         most: usize,
     },
+    /// The frontend was asked to end, and this would keep it.
+    #[error("{0} is given up: the frontend ends")]
+    Ending(String),
     /// The work's task ended without an answer.
     #[error("the work on this request was given up: {0}")]
     Abandoned(String),
@@ -192,6 +195,7 @@ impl Error {
             },
             Self::Timeout { .. } => Kind::DeadlineExceeded,
             Self::FellBehind(_) | Self::TooMany { .. } | Self::Crowded { .. } => Kind::ResourceExhausted,
+            Self::Ending(_) => Kind::Unavailable,
             Self::Abandoned(_) | Self::NoRandom(_) => Kind::Internal,
             Self::File { source, .. } => kind_of_io(source),
             Self::Shim(error) => error.kind(),

@@ -103,3 +103,20 @@ func TestShimKilledWhileTheFrontendIsDownIsNoticed(t *testing.T) {
 		t.Errorf("the container is %s with exit code %d", status.State, status.ExitCode)
 	}
 }
+
+// What kubelet's podPidsLimit allows a pod on the host, or the node itself has left, may be used up.
+func TestPodThatGetsNoMoreThreadsLives(t *testing.T) {
+	p := onNode(t).runPod()
+	c := p.idle("main")
+	cgroup := fixture.PodCgroup(p.CgroupParent(), p.id)
+	// It has more of them already.
+	must(t, fixture.SetCgroupValue(cgroup, "pids.max", "1"))
+	_, _, err := p.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, patience)
+	refused(t, err, codes.Internal, c.id, "no thread", "Resource temporarily unavailable")
+	if _, err := p.Runtime.PodSandboxStats(t.Context(), p.id); err != nil {
+		t.Errorf("stats: %v", err)
+	}
+	must(t, fixture.SetCgroupValue(cgroup, "pids.max", "max"))
+	equal(t, "exec", c.exec("echo", "alive"), "alive")
+	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_READY)
+}

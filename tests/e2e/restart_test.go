@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,4 +114,57 @@ func TestRecordsSurviveFrontendKill(t *testing.T) {
 	refused(t, err, codes.NotFound)
 	must(t, n.Runtime.StartContainer(t.Context(), created.id))
 	equal(t, "log", created.succeeds(), "started after the restart\n")
+}
+
+func TestFrontendThatIsAskedToEndWaitsForNobody(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	c := p.idle("main")
+	stubborn := p.shell("stubborn", "trap 'echo asked' TERM; echo ready; while :; do usleep 10000; done")
+	stubborn.says("ready")
+	calls := map[string]func() error{
+		"ExecSync": func() error {
+			_, _, err := n.Runtime.ExecSync(t.Context(), c.id, []string{"sh", "-c", "echo ready > /dev/shm/exec; sleep 60"}, time.Minute)
+			return err
+		},
+		"StopContainer": func() error { return n.Runtime.StopContainer(t.Context(), stubborn.id, 60) },
+	}
+	ended := make(chan error, len(calls))
+	for name, call := range calls {
+		go func() {
+			if err := call(); !strings.Contains(fmt.Sprint(err), "the frontend ends") {
+				ended <- fmt.Errorf("%s: %w", name, err)
+				return
+			}
+			ended <- nil
+		}()
+	}
+	n.until("the exec to be under way", func() error {
+		if _, _, code := c.tryExec("test", "-e", "/dev/shm/exec"); code != 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	stubborn.says("asked")
+	begun := time.Now()
+	must(t, syscall.Kill(n.FrontendPID(), syscall.SIGTERM))
+	t.Cleanup(n.revive)
+	n.until("the frontend to end", func() error {
+		if n.FrontendPID() != 0 {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	for range calls {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	must(t, n.Restart(t.Context()))
+	equal(t, "the exec", strings.Contains(c.exec("ps"), "sleep 60"), false)
+	equal(t, "what was being stopped", stubborn.status().State, cri.ContainerState_CONTAINER_RUNNING)
+	must(t, n.Runtime.StopContainer(t.Context(), stubborn.id, 0))
 }

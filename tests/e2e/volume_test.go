@@ -6,10 +6,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
 )
 
 func mounted(mounts ...*cri.Mount) func(*cri.ContainerConfig) {
@@ -116,4 +120,35 @@ func run(t *testing.T, program string, arguments ...string) string {
 		t.Fatalf("%s %q: %v: %s", program, arguments, err, output)
 	}
 	return strings.TrimSpace(string(output))
+}
+
+// A dead NFS server's file system, or one in user space whose server never answers.
+func TestHostPathThatHangsHoldsUpItsOwnContainerOnly(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod()
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	must(t, err)
+	silent := n.Path("silent")
+	must(t, os.Mkdir(silent, 0o755))
+	must(t, syscall.Mount("silent", silent, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd())))
+	t.Cleanup(func() { must(t, syscall.Unmount(silent, 0)) })
+	// What waits for it fails then.
+	t.Cleanup(func() { _ = server.Close() })
+	n.pull(busybox)
+	// As many as would occupy all of the frontend's threads.
+	const callers = 24
+	created := make(chan error, callers)
+	for i := range callers {
+		config := fixture.ContainerConfig(fmt.Sprintf("hung-%d", i), busybox, "true")
+		config.Mounts = []*cri.Mount{{HostPath: filepath.Join(silent, "data"), ContainerPath: "/data"}}
+		go func() {
+			_, err := n.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
+			created <- err
+		}()
+	}
+	equal(t, "exec elsewhere", n.runPod().idle("main").exec("echo", "alive"), "alive")
+	must(t, server.Close())
+	for range callers {
+		refused(t, <-created, codes.Internal, silent)
+	}
 }

@@ -1,12 +1,16 @@
 package images
 
 import (
+	"compress/gzip"
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 )
@@ -54,6 +58,30 @@ func largeLayer(number int) tree {
 		files = append(files, madeFile{fmt.Sprintf("%s/library-%d", root, i), largeBytes})
 	}
 	return files
+}
+
+// Crowded is an image of that many empty files, a thousand in a directory: "0/0", "0/1", "1/1000". Its blob is kept in a directory.
+func Crowded(directory string, files int) (v1.Image, error) {
+	blob := filepath.Join(directory, "crowded")
+	err := writeFile(blob, func(out io.Writer) error {
+		compressed, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+		if err != nil {
+			return err
+		}
+		l := layerTo(compressed)
+		for number := range files {
+			l.file(fmt.Sprintf("%d/%d", number/1000, number), "", 0o644)
+		}
+		return errors.Join(l.close(), compressed.Close())
+	})
+	if err != nil {
+		return nil, err
+	}
+	crowd, err := tarball.LayerFromFile(blob, tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(empty.Image, crowd)
 }
 
 // The files of Tree: TreeDirectory with many small ones, and one large one.

@@ -23,10 +23,10 @@ pub struct Image {
     pub pinned: bool,
 }
 
-/// What the store takes of its file system.
+/// What a tree takes of its file system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Allocated bytes.
+    /// Allocated bytes: a sparse file has fewer than its length.
     pub bytes: u64,
     /// Files and directories.
     pub inodes: u64,

@@ -2,34 +2,19 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The pod's interface, as CNI's users expect it.
 pub(crate) const POD_INTERFACE: &str = "eth0";
 
-/// A pod's place in a network.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attachment {
-    /// The pod's addresses: never empty, the first IPv4 address first, as containerd orders them.
-    pub ips: Vec<IpAddr>,
-    /// The interfaces, of the host and of the pod, that the plugins reported.
-    pub interfaces: Vec<Interface>,
-    /// The result as the last plugin printed it.
-    pub result: Value,
-}
-
 /// An interface that a plugin made or moved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its hardware address.
-    #[serde(default)]
-    pub mac: Option<String>,
+#[derive(Deserialize)]
+struct Interface {
+    name: String,
     /// The namespace that it is in; none for the host's.
     #[serde(default)]
-    pub sandbox: Option<String>,
+    sandbox: Option<String>,
 }
 
 impl Interface {
@@ -54,23 +39,21 @@ struct Ip {
     interface: Option<i64>,
 }
 
-impl Attachment {
-    /// Reads a chain's result.
-    pub(crate) fn from_result(result: Value) -> Result<Self, String> {
-        let Outline { interfaces, ips } =
-            Outline::deserialize(&result).map_err(|error| format!("is malformed: {error}"))?;
-        let mut addresses = Vec::new();
-        for ip in ips {
-            if belongs_to_pod(&ip, &interfaces)? {
-                addresses.push(parse(&ip.address)?);
-            }
+/// The pod's addresses in a chain's result: never none, the first IPv4 address first, as containerd orders them.
+pub(crate) fn pod_ips(result: &Value) -> Result<Vec<IpAddr>, String> {
+    let Outline { interfaces, ips } =
+        Outline::deserialize(result).map_err(|error| format!("is malformed: {error}"))?;
+    let mut addresses = Vec::new();
+    for ip in ips {
+        if belongs_to_pod(&ip, &interfaces)? {
+            addresses.push(parse(&ip.address)?);
         }
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        if addresses.is_empty() {
-            return Err(format!("gives {POD_INTERFACE} no address"));
-        }
-        Ok(Self { ips: addresses, interfaces, result })
     }
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    if addresses.is_empty() {
+        return Err(format!("gives {POD_INTERFACE} no address"));
+    }
+    Ok(addresses)
 }
 
 /// An address without an interface is the pod's: IPAM plugins know of no interfaces.
@@ -94,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_pods_addresses_are_those_of_its_eth0_with_ipv4_first() {
-        let attachment = Attachment::from_result(json!({
+        let ips = pod_ips(&json!({
             "cniVersion": "1.0.0",
             "interfaces": [
                 {"name": "br0", "mac": "02:00:00:00:00:01"},
@@ -107,8 +90,7 @@ mod tests {
             ],
         }))
         .unwrap();
-        assert_eq!(attachment.ips, ["10.9.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
-        assert_eq!(attachment.interfaces.len(), 2);
+        assert_eq!(ips, ["10.9.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
     }
 
     #[test]
@@ -123,7 +105,7 @@ mod tests {
                 "eth0",
             ),
         ] {
-            let error = Attachment::from_result(result.clone()).unwrap_err();
+            let error = pod_ips(&result).unwrap_err();
             assert!(error.contains(reason), "{result}: {error}");
         }
     }

@@ -1,13 +1,14 @@
 //! CNI as the frontend uses it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use a3s_box_proto::{config, ids::SandboxId};
 use tokio::sync::RwLock;
 
 use crate::{
-    Attachment, CniError, PodNetwork,
+    CniError, PodNetwork,
     arguments::Untaken,
+    attachment::pod_ips,
     cache::{Cache, Record},
     chain::Runner,
     config::NetworkConfig,
@@ -31,10 +32,6 @@ pub struct NetworkSummary {
     pub file: PathBuf,
     /// The network's name.
     pub name: String,
-    /// The version of the specification that is spoken with its plugins.
-    pub cni_version: String,
-    /// The plugins' names, in order.
-    pub plugins: Vec<String>,
 }
 
 impl Cni {
@@ -61,12 +58,7 @@ impl Cni {
         let this = self.clone();
         let network = blocking("read CNI's configuration", move || this.load()).await?;
         self.runner.status(&network).await?;
-        Ok(NetworkSummary {
-            file: network.file,
-            name: network.name,
-            cni_version: network.version.to_owned(),
-            plugins: network.plugins.into_iter().map(|plugin| plugin.kind).collect(),
-        })
+        Ok(NetworkSummary { file: network.file, name: network.name })
     }
 
     /// Lets the plugins of the present network free what belongs to no attachment that this node knows of (GC), where
@@ -106,13 +98,13 @@ impl Cni {
     ///
     /// # Errors
     /// There is no usable network, or a plugin failed, hung or printed garbage.
-    pub async fn add(&self, pod: &PodNetwork) -> Result<Attachment, CniError> {
+    pub async fn add(&self, pod: &PodNetwork) -> Result<Vec<IpAddr>, CniError> {
         pod.cni_args()?;
         let _no_garbage = self.attaching.read().await;
         let (this, wanted) = (self.clone(), pod.clone());
         let record = blocking("prepare CNI's ADD", move || this.begin(wanted)).await?;
         match self.attach(&record).await {
-            Ok(attachment) => Ok(attachment),
+            Ok(ips) => Ok(ips),
             Err(cause) => match self.detach(record).await {
                 Ok(()) => Err(cause),
                 Err(undo) => Err(CniError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
@@ -132,15 +124,6 @@ impl Cni {
             // An ADD that was killed as it began may have left the draft of a record, of which no plugin knows.
             None => self.forget(pod.sandbox_id.clone()).await,
         }
-    }
-
-    /// The attachment of a sandbox whose ADD has succeeded, also before this process was started.
-    pub fn cached(&self, sandbox: &SandboxId) -> Option<Attachment> {
-        let record = self.cache.load(sandbox).unwrap_or_else(|error| {
-            tracing::warn!(%sandbox, %error, "the sandbox's network attachment is not known");
-            None
-        })?;
-        Attachment::from_result(record.result?).ok()
     }
 
     fn load(&self) -> Result<NetworkConfig, CniError> {
@@ -171,14 +154,14 @@ impl Cni {
         }
     }
 
-    async fn attach(&self, record: &Record) -> Result<Attachment, CniError> {
+    async fn attach(&self, record: &Record) -> Result<Vec<IpAddr>, CniError> {
         let result = self.runner.add(&record.network, &record.pod).await?;
-        let attachment = Attachment::from_result(result.clone())
+        let ips = pod_ips(&result)
             .map_err(|reason| CniError::Result { network: record.network.name.clone(), reason })?;
         let (cache, finished) = (self.cache.clone(), Record { result: Some(result), ..record.clone() });
         blocking("remember CNI's result", move || cache.store(&finished)).await?;
-        tracing::info!(sandbox = %record.pod.sandbox_id, ips = ?attachment.ips, "attached to the network");
-        Ok(attachment)
+        tracing::info!(sandbox = %record.pod.sandbox_id, ?ips, "attached to the network");
+        Ok(ips)
     }
 
     async fn detach(&self, record: Record) -> Result<(), CniError> {

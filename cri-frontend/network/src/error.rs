@@ -118,13 +118,6 @@ pub enum CniError {
     },
 }
 
-impl CniError {
-    /// Whether the request itself is at fault, and not the node.
-    pub fn is_invalid_argument(&self) -> bool {
-        matches!(self, Self::Argument { .. } | Self::Incapable { .. })
-    }
-}
-
 /// How a plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {

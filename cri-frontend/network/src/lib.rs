@@ -14,7 +14,6 @@ mod pod;
 mod text;
 
 pub use arguments::{Dns, PortMapping, Protocol, RuntimeArguments};
-pub use attachment::{Attachment, Interface};
 pub use bandwidth::Bandwidth;
 pub use cni::{Cni, NetworkSummary};
 pub use error::{CniError, PluginError};

@@ -78,7 +78,7 @@ pub(crate) mod tests {
         let mut pod = pod("/x");
         pod.name = "web;K8S_POD_NAMESPACE=kube-system".into();
         let error = pod.cni_args().unwrap_err();
-        assert!(error.is_invalid_argument());
+        assert!(matches!(error, CniError::Argument { .. }));
         assert!(error.to_string().contains("K8S_POD_NAME"), "{error}");
     }
 }

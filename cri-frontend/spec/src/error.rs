@@ -21,25 +21,6 @@ pub enum SpecError {
     },
 }
 
-/// Whose fault an error is. Both are InvalidArgument to a CRI client: the same request never succeeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The request's.
-    Invalid,
-    /// Ours.
-    Unsupported,
-}
-
-impl SpecError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Invalid { .. } => Kind::Invalid,
-            Self::Unsupported { .. } => Kind::Unsupported,
-        }
-    }
-}
-
 pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> SpecError {
     SpecError::Invalid { field: field.into(), reason: reason.into() }
 }

@@ -21,7 +21,7 @@ mod seccomp;
 mod seccomp_default;
 mod seccomp_localhost;
 mod security;
-pub mod stop_signal;
+mod stop_signal;
 mod update;
 mod user;
 
@@ -37,11 +37,11 @@ use oci_spec::{
     runtime::{Linux, Root, Spec},
 };
 
-pub use error::{Kind, SpecError};
+pub use error::SpecError;
 pub use exec::exec_process;
 pub use metadata::{check_labels, check_name};
 pub use namespaces::pid_target;
-pub use sandbox::{check_sandbox, check_sysctls};
+pub use sandbox::check_sandbox;
 pub use seccomp_localhost::seccomp_file;
 pub use update::{applied, updated};
 pub use user::UserLookup;

@@ -51,7 +51,7 @@ const NAMES: [(&str, i32); 34] = [
 ];
 
 /// The request's signal, else the image's, else TERM.
-pub(crate) fn of(input: &Input<'_>) -> Result<u32, SpecError> {
+pub(super) fn of(input: &Input<'_>) -> Result<u32, SpecError> {
     let asked = input.container.stop_signal;
     match cri::Signal::try_from(asked) {
         Ok(cri::Signal::RuntimeDefault) => {}

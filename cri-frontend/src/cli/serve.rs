@@ -14,10 +14,11 @@ use std::{
 use a3s_box_image::ImageStore;
 use a3s_box_network::{Cni, CniError};
 use a3s_box_proto::config::Config;
+use futures::FutureExt;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -41,7 +42,9 @@ const WORKERS: usize = 2;
 const LEAST_BOOTS: usize = 2;
 /// Threads for file operations.
 const BLOCKING_THREADS: usize = 16;
-/// After a request to end: for calls in progress. What is half made then is undone by the next frontend.
+/// They stay: the runtime panics where it has none and the kernel gives none (`TasksMax` of the unit, a fork bomb).
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// After a request to end: for calls in progress, of which those that only wait are given up at once. What is half made then is undone by the next frontend.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Held by the one frontend that works with a directory.
 const LOCK: &str = "frontend.lock";
@@ -58,6 +61,7 @@ pub fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(FOR_EVER)
         .enable_all()
         .build()?;
     runtime.block_on(run(&path, config))?;
@@ -86,18 +90,20 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let overdue = async {
         node.shutdown.cancelled().await;
         sleep(LAST_CALLS).await;
-    };
+    }
+    .shared();
     tokio::select! {
         result = served => result?,
-        () = overdue => warn!("connections are cut while calls are in progress"),
+        () = overdue.clone() => warn!("connections are cut while calls are in progress"),
     }
     // It ends with the node's shutdown, which has come.
     if let Err(error) = streaming.await {
         warn!(%error, "the streaming server broke");
     }
     node.work.close();
-    if timeout(LAST_CALLS, node.work.wait()).await.is_err() {
-        warn!("work in progress is left to the next frontend");
+    tokio::select! {
+        () = node.work.wait() => {}
+        () = overdue => warn!("work in progress is left to the next frontend"),
     }
     Ok(())
 }

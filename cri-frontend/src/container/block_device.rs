@@ -1,10 +1,10 @@
 //! The block devices of the host that a container asks for.
 
-use std::{collections::BTreeMap, io, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt};
+use std::{collections::BTreeMap, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt};
 
 use a3s_box_proto::cri::ContainerConfig;
 
-use crate::error::Error;
+use crate::{error::Error, node::files};
 
 /// Their numbers, by the paths in the configuration. What is none is left out: the specification says what it thinks
 /// of it.
@@ -15,16 +15,10 @@ pub(super) async fn find(config: &ContainerConfig) -> Result<BTreeMap<String, (i
         if !path.starts_with('/') || path.contains('\0') {
             continue;
         }
-        match tokio::fs::metadata(path).await {
-            Ok(metadata) if metadata.file_type().is_block_device() => {
-                let number = metadata.rdev();
-                let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-                found.insert(path.clone(), (i64::from(major), i64::from(minor)));
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::file("look at device", path)(error));
-            }
-            _ => {}
+        let file = files::look_at(path.into()).await?;
+        if let Some(device) = file.filter(|file| file.file_type().is_block_device()) {
+            let (major, minor) = (rustix::fs::major(device.rdev()), rustix::fs::minor(device.rdev()));
+            found.insert(path.clone(), (i64::from(major), i64::from(minor)));
         }
     }
     Ok(found)

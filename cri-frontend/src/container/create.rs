@@ -283,9 +283,7 @@ fn log_path(pod: &PodSandboxConfig, config: &ContainerConfig) -> Result<Option<S
 /// kubelet makes its volumes itself; a hostPath without a type may be missing, and becomes a directory.
 async fn make_missing(sources: Vec<PathBuf>) -> Result<(), Error> {
     for source in sources {
-        if !tokio::fs::try_exists(&source).await.map_err(Error::file("look at", &source))? {
-            files::make_public_dir(source).await?;
-        }
+        files::make_missing_dir(source).await?;
     }
     Ok(())
 }

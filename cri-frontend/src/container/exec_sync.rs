@@ -39,7 +39,7 @@ pub async fn exec_sync(
     let (exec, sockets) = Exec::prepare(node, &container, &command, streams).await?;
     let gone = CancellationToken::new();
     let _cancels = gone.clone().drop_guard();
-    node.finish(run(exec, sockets, limit, gone)).await
+    node.finish(run(exec, sockets, limit, gone, node.shutdown.clone())).await
 }
 
 async fn run(
@@ -47,6 +47,7 @@ async fn run(
     sockets: Sockets,
     limit: Option<Duration>,
     gone: CancellationToken,
+    ending: CancellationToken,
 ) -> Result<Outcome, Error> {
     let overdue = async {
         match limit {
@@ -70,6 +71,10 @@ async fn run(
         () = gone.cancelled() => {
             exec.kill().await;
             Err(Error::Abandoned("the client has gone".into()))
+        }
+        () = ending.cancelled() => {
+            exec.kill().await;
+            Err(Error::Ending(format!("exec in container {}", exec.container.id)))
         }
     }
 }

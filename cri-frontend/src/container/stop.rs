@@ -23,7 +23,11 @@ pub(super) const SIGKILL: u32 = 9;
 pub async fn stop(node: &Arc<Node>, id: &str, grace: Duration) -> Result<(), Error> {
     let Some(container) = node.containers.find(id)? else { return Ok(()) };
     let owner = node.clone();
-    node.finish(async move { end(&owner, &container, grace).await }).await
+    node.finish(async move {
+        end(&owner, &container, grace).await?;
+        Ok(container.record.persist(&owner.db).await?)
+    })
+    .await
 }
 
 /// Returns when the process has ended.
@@ -36,7 +40,8 @@ pub(super) async fn end(node: &Node, container: &Container, grace: Duration) -> 
     let shim = container.pod(node)?.shim()?;
     if !grace.is_zero() {
         ask(container, &shim).await?;
-        if exited(container, grace).await {
+        let ended = node.shutdown.run_until_cancelled(exited(container, grace)).await;
+        if ended.ok_or_else(|| Error::Ending(format!("the stop of container {}", container.id)))? {
             return Ok(());
         }
         info!(container = %container.id, ?grace, "the container outlived its grace and is killed");

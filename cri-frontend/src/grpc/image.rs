@@ -54,7 +54,10 @@ impl cri::image_service_server::ImageService for Images {
             identity_token: auth.identity_token,
             registry_token: auth.registry_token,
         });
-        let pulled = self.0.images.pull(&name, credentials).await.map_err(Error::from)?;
+        let pull = self.0.images.pull(&name, credentials);
+        let pulled = self.0.shutdown.run_until_cancelled(pull).await;
+        let ending = || Error::Ending(format!("the pull of image {name}"));
+        let pulled = pulled.ok_or_else(ending)?.map_err(Error::from)?;
         Ok(Response::new(cri::PullImageResponse { image_ref: pulled.id }))
     }
 

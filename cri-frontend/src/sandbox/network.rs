@@ -29,7 +29,7 @@ pub async fn remove_namespace(sandbox: Arc<Sandbox>) -> Result<(), Error> {
 
 /// Attaches the namespace to the pod network: CNI ADD.
 pub async fn attach(node: &Node, sandbox: &Sandbox) -> Result<Vec<IpAddr>, Error> {
-    Ok(node.cni.add(&describe(sandbox)?).await?.ips)
+    Ok(node.cni.add(&describe(sandbox)?).await?)
 }
 
 /// Detaches it: CNI DEL, by what the plugins answered at ADD. Does nothing where nothing is attached.

@@ -183,10 +183,9 @@ async fn attach(node: &Node, sandbox: &Sandbox) -> Result<(), Error> {
 }
 
 async fn boot(node: &Node, sandbox: &Sandbox) -> Result<Shim, Failed> {
-    let _turn =
-        node.boots.acquire().await.map_err(|_| {
-            ("waiting for other MicroVMs to boot", Error::Abandoned("the frontend ends".into()))
-        })?;
+    let Some(Ok(_turn)) = node.shutdown.run_until_cancelled(node.boots.acquire()).await else {
+        return Err(("waiting for other MicroVMs to boot", Error::Ending("the pod".into())));
+    };
     node.shims.start(&sandbox.id, &sandbox.bundle).await.map_err(step("starting its shim"))?;
     let shim = match connect(&sandbox.id, &sandbox.bundle).await.map_err(step("connecting to its shim"))? {
         Connection::Live(shim) => shim,

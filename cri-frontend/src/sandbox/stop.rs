@@ -30,7 +30,9 @@ pub async fn stop(node: &Arc<Node>, id: &str) -> Result<(), Error> {
 pub(super) async fn halt(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let phase = sandbox.record.with(|record| record.phase.clone());
     if phase == Phase::Stopped {
-        return Ok(());
+        // What a full disk refused then finds room now.
+        container::persist_all(node, &node.containers_of(sandbox)).await?;
+        return Ok(sandbox.record.persist(&node.db).await?);
     }
     if phase == Phase::Ready {
         end_vm(sandbox).await;
@@ -38,10 +40,10 @@ pub(super) async fn halt(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(),
     let written = settle(node, sandbox).await;
     release::everything(node, sandbox).await?;
     if let Err(error) = written {
-        // A disk that was full has room now: the pod's own scratch disk was on it, perhaps.
         warn!(sandbox = %sandbox.id, %error, "how the pod ended is written down late");
-        container::persist_all(node, &node.containers_of(sandbox)).await?;
     }
+    // A disk that was full, now or when one of them ended, has room now: the pod's own scratch disk was on it, perhaps.
+    container::persist_all(node, &node.containers_of(sandbox)).await?;
     let stopped = |record: &mut SandboxRecord| {
         record.phase = Phase::Stopped;
         // The network may give them to another pod now.

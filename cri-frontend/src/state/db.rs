@@ -62,6 +62,25 @@ impl Db {
     }
 }
 
+#[cfg(test)]
+impl Db {
+    /// Without a file: its first write fails, and what later ones write is told.
+    pub fn that_refuses_once() -> (Self, mpsc::Receiver<Vec<Change>>) {
+        let (queue, mut writes) = mpsc::channel::<Write>(QUEUE);
+        let (tell, told) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            if let Some(first) = writes.recv().await {
+                let _ = first.done.send(Err(StateError::NotWritten("the disk is full".into())));
+            }
+            while let Some(write) = writes.recv().await {
+                let _ = tell.send(write.changes).await;
+                let _ = write.done.send(Ok(()));
+            }
+        });
+        (Self { queue }, told)
+    }
+}
+
 /// Opens or makes the database. One that is torn, empty or of a newer version is set aside, kept for diagnosis,
 /// and a new one begun: the pods' own directories tell what lives. One that only cannot be opened now stays.
 pub fn open(path: &Path) -> Result<(Db, Loaded), StateError> {

@@ -1,6 +1,9 @@
 //! One record, in memory for all who ask and on disk for the next frontend.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
@@ -21,6 +24,8 @@ pub trait Record: Serialize + Clone + Send + Sync + 'static {
 pub struct Tracked<R> {
     current: RwLock<R>,
     changed: watch::Sender<()>,
+    /// The disk may have an older value, or none.
+    stale: AtomicBool,
     /// Orders the writes to disk; true when the record was deleted and must not come back.
     deleted: Mutex<bool>,
 }
@@ -28,7 +33,12 @@ pub struct Tracked<R> {
 impl<R: Record> Tracked<R> {
     /// Tracks a record that may or may not be on disk yet.
     pub fn new(record: R) -> Self {
-        Self { current: RwLock::new(record), changed: watch::Sender::default(), deleted: Mutex::new(false) }
+        Self {
+            current: RwLock::new(record),
+            changed: watch::Sender::default(),
+            stale: AtomicBool::new(true),
+            deleted: Mutex::new(false),
+        }
     }
 
     /// The present value.
@@ -51,18 +61,23 @@ impl<R: Record> Tracked<R> {
     /// Changes the value in memory, in one step for all readers. `change` may refuse before it touches anything.
     pub fn update<T>(&self, change: impl FnOnce(&mut R) -> T) -> T {
         let outcome = change(&mut self.current.write().unwrap_or_else(PoisonError::into_inner));
+        self.stale.store(true, Ordering::Release);
         self.changed.send_replace(());
         outcome
     }
 
-    /// Writes the present value to disk, unless it was deleted meanwhile.
+    /// Writes the present value to disk, unless it is there already or was deleted meanwhile. Whoever did not succeed, on a
+    /// full disk, may try again at any time.
     pub async fn persist(&self, db: &Db) -> Result<(), StateError> {
         let deleted = self.deleted.lock().await;
-        if *deleted {
+        if *deleted || !self.stale.swap(false, Ordering::Acquire) {
             return Ok(());
         }
-        let change = put(&self.get())?;
-        db.write(vec![change]).await
+        let written = match put(&self.get()) {
+            Ok(change) => db.write(vec![change]).await,
+            Err(error) => Err(error),
+        };
+        written.inspect_err(|_| self.stale.store(true, Ordering::Release))
     }
 
     /// Changes the value in memory and on disk. Memory keeps the change where the disk refuses: it tells what is.
@@ -86,5 +101,38 @@ fn put<R: Record>(record: &R) -> Result<Change, StateError> {
     match serde_json::to_vec(record) {
         Ok(value) => Ok(Change::Put(R::TABLE, key, value)),
         Err(source) => Err(StateError::Encode { key, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    struct Counter(u32);
+
+    impl Record for Counter {
+        const TABLE: Table = Table::Containers;
+
+        fn key(&self) -> &str {
+            "counter"
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refused_is_written_by_the_next_who_asks() {
+        let (db, mut written) = Db::that_refuses_once();
+        let record = Tracked::new(Counter(1));
+        record.persist(&db).await.unwrap_err();
+        record.persist(&db).await.unwrap();
+        let value = |value: &str| Change::Put(Table::Containers, "counter".into(), value.into());
+        assert_eq!(written.recv().await.unwrap(), [value("1")]);
+        // There is nothing new.
+        record.persist(&db).await.unwrap();
+        record.commit(&db, |record| record.0 = 2).await.unwrap();
+        assert_eq!(written.recv().await.unwrap(), [value("2")]);
+        assert!(written.try_recv().is_err());
     }
 }

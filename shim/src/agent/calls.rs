@@ -11,6 +11,7 @@ use a3s_box_proto::{
     },
     ids::{ContainerId, ExecId},
 };
+use tracing::warn;
 use ttrpc::Code;
 
 use super::{Agent, AgentError, check};
@@ -87,9 +88,21 @@ impl Agent {
         call!(self, shutdown, grace.saturating_add(SHORT), request).map(drop)
     }
 
-    pub async fn create_container(&self, request: CreateContainerRequest) -> Result<User, AgentError> {
-        let answer = call!(self, create_container, LONG, request)?;
-        check::user(answer.user.into_option().unwrap_or_default())
+    pub async fn create_container(
+        &self,
+        id: &ContainerId,
+        request: CreateContainerRequest,
+    ) -> Result<User, AgentError> {
+        let request = CreateContainerRequest { container_id: id.to_string(), ..request };
+        let answer = call!(self, create_container, LONG, request);
+        if let Err(AgentError::TimedOut { .. }) = answer {
+            // The guest may be at it still: it deletes when it has made it.
+            let process = ProcessRef { container: id.clone(), exec: None };
+            if let Err(error) = self.delete(&process).await {
+                warn!(container = %id, %error, "a container that was made too late is left in the guest");
+            }
+        }
+        check::user(answer?.user.into_option().unwrap_or_default())
     }
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {

@@ -1,7 +1,10 @@
 use std::io;
 
 use a3s_box_proto::{
-    agent::{WaitRequest, WaitResponse},
+    agent::{
+        CreateContainerRequest, CreateContainerResponse, DeleteRequest, DeleteResponse, WaitRequest,
+        WaitResponse,
+    },
     agent_ttrpc::{self, create_agent},
 };
 use async_trait::async_trait;
@@ -11,20 +14,50 @@ use ttrpc::asynchronous::{Server, TtrpcContext, transport::Listener};
 use super::*;
 use crate::vm::{Disk, Disks};
 
-/// A guest in which nothing ever ends.
+/// A guest in which nothing is ever made, and nothing ends.
 struct Guest {
-    patience: mpsc::Sender<Duration>,
+    asked: mpsc::Sender<Asked>,
     servers: Mutex<Vec<Server>>,
 }
 
-/// Its agent, which says how long a caller would have it work.
-struct Endless(mpsc::Sender<Duration>);
+impl Guest {
+    fn agent(gone: CancellationToken) -> (Agent, mpsc::Receiver<Asked>) {
+        let (asked, told) = mpsc::channel(1);
+        (Agent::new(Arc::new(Self { asked, servers: Mutex::default() }), gone), told)
+    }
+}
+
+/// What its agent is asked for.
+#[derive(Debug)]
+enum Asked {
+    /// A wait, and how long the caller would have it work.
+    Wait(Duration),
+    /// The deletion of a container.
+    Delete(String),
+}
+
+/// Its agent.
+struct Endless(mpsc::Sender<Asked>);
 
 #[async_trait]
 impl agent_ttrpc::Agent for Endless {
     async fn wait(&self, context: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        self.0.send(Duration::from_nanos(context.timeout_nano.unsigned_abs())).await.unwrap();
+        let patience = Duration::from_nanos(context.timeout_nano.unsigned_abs());
+        self.0.send(Asked::Wait(patience)).await.unwrap();
         std::future::pending().await
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        _: CreateContainerRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        std::future::pending().await
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        self.0.send(Asked::Delete(request.container_id)).await.unwrap();
+        Ok(DeleteResponse::new())
     }
 }
 
@@ -50,7 +83,7 @@ impl Vm for Guest {
         let connections = futures::stream::iter([Ok(far)]);
         let mut server = Server::new()
             .add_listener(Listener::new(connections))
-            .register_service(create_agent(Arc::new(Endless(self.patience.clone()))));
+            .register_service(create_agent(Arc::new(Endless(self.asked.clone()))));
         server.start().await.map_err(io::Error::other)?;
         self.servers.lock().await.push(server);
         Ok(near)
@@ -65,14 +98,22 @@ impl Vm for Guest {
 
 #[tokio::test]
 async fn a_wait_is_given_up_by_the_host_and_ends_with_the_vm() {
-    let (patience, mut asked) = mpsc::channel(1);
     let gone = CancellationToken::new();
-    let agent = Agent::new(Arc::new(Guest { patience, servers: Mutex::default() }), gone.clone());
+    let (agent, mut asked) = Guest::agent(gone.clone());
     let process = ProcessRef { container: "c1".parse().unwrap(), exec: None };
     let waiting = tokio::spawn(async move { agent.wait(&process).await });
-    let guests = asked.recv().await.unwrap();
+    let Some(Asked::Wait(guests)) = asked.recv().await else { panic!("it was not asked to wait") };
     assert!(guests > calls::WAIT_TURN, "the guest would give up after {guests:?}, by its own clock");
     gone.cancel();
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "wait: the VM has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_made_too_late_is_deleted() {
+    let (agent, mut asked) = Guest::agent(CancellationToken::new());
+    let error =
+        agent.create_container(&"c1".parse().unwrap(), CreateContainerRequest::new()).await.unwrap_err();
+    assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
+    assert!(matches!(asked.recv().await, Some(Asked::Delete(id)) if id == "c1"));
 }

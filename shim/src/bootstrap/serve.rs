@@ -34,7 +34,10 @@ use crate::{
     error::{Error, Result, Step},
     pod::{Pod, layout::Layout},
     service::{control::ControlService, sandbox::SandboxService, task::TaskService},
-    sys::namespace::{HostNamespace, enter_own_mounts},
+    sys::{
+        namespace::{HostNamespace, enter_own_mounts},
+        thread::blocking,
+    },
 };
 
 /// For answers that are still on their way when the shim ends.
@@ -42,6 +45,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// containerd's client, when it finds an answer and the end of the connection at once, may take note of the end only,
 /// and fail the removal of the pod. It closes the connection itself when it has the answer.
 const CONTAINERD_READS: Duration = Duration::from_secs(1);
+
+/// The runtime's threads stay: it panics, and the pod ends, where it has none and the kernel gives none (`pids.max`).
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Serves until the pod is shut down.
 ///
@@ -71,10 +77,11 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         .enable_all()
         .max_blocking_threads(8)
         .thread_stack_size(256 * 1024)
-        .thread_keep_alive(Duration::from_secs(1))
+        .thread_keep_alive(FOR_EVER)
         .build()
         .step(|| "making the runtime".into())?;
     let result = runtime.block_on(async {
+        blocking(|| Ok(())).await.step(|| "starting the first of the runtime's threads".into())?;
         let shutdown = CancellationToken::new();
         let by_containerd = caller.is_containerd();
         let pod = Arc::new(Pod::new(id, caller, config, layout, host, origin, shutdown.clone()));

@@ -271,7 +271,6 @@ async fn create_in_guest(
     let images = attach_images(pod, sandbox, &wanted.id, &spec, held).await?;
     let disks = plug_disks(pod, sandbox, &spec, held).await?;
     let request = CreateContainerRequest {
-        container_id: wanted.id.to_string(),
         spec: spec.finish(&volumes, &images)?,
         rootfs: Some(rootfs),
         user: wanted.user.clone().into(),
@@ -279,7 +278,7 @@ async fn create_in_guest(
         stdin: wanted.stdio.stdin.is_some() || wanted.input != Input::None,
         ..CreateContainerRequest::default()
     };
-    Ok(sandbox.agent.create_container(request).await?)
+    Ok(sandbox.agent.create_container(&wanted.id, request).await?)
 }
 
 async fn attach_rootfs(

@@ -17,10 +17,14 @@ pub async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
-    thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
-        // The receiver is gone where the caller gave up waiting.
-        let _ = sender.send(work());
-    })?;
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            // The receiver is gone where the caller gave up waiting.
+            let _ = sender.send(work());
+        })
+        .map_err(|error| io::Error::new(error.kind(), format!("no thread can be started: {error}")))?;
     receiver.await.map_err(|_| io::Error::other("the thread ended early"))
 }
 
