@@ -44,7 +44,8 @@ const LEAST_BOOTS: usize = 2;
 const BLOCKING_THREADS: usize = 16;
 /// They stay: the runtime panics where it has none and the kernel gives none (`TasksMax` of the unit, a fork bomb).
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// After a request to end: for calls in progress, of which those that only wait are given up at once. What is half made then is undone by the next frontend.
+/// After a request to end: for calls in progress, of which those that only wait are given up at once. What is half made
+/// then is undone by the next frontend.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Held by the one frontend that works with a directory.
 const LOCK: &str = "frontend.lock";
