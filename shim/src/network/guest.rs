@@ -1,22 +1,14 @@
 //! What the guest is asked for, so that its network is like the pod's network namespace: requests that its agent passes on to
-//! its kernel. Neighbours, routes and rules are asked for by the messages in which the host's kernel told them, so none of
+//! its kernel. Addresses, neighbours, routes and rules are asked for by the messages in which the host's kernel told them, so none of
 //! their parts is lost that only the two kernels know.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::HashMap, io};
 
 use a3s_box_proto::agent::NetlinkRequest;
 use rtnetlink::{
-    AddressMessageBuilder, LinkUnspec,
+    LinkUnspec,
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage},
-    packet_route::{
-        RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressMessage},
-        route::RouteAttribute,
-    },
+    packet_route::{RouteNetlinkMessage, route::RouteAttribute},
 };
 
 use super::{Link, PodNetwork};
@@ -50,14 +42,15 @@ impl Requests {
         }
         requests.identify.extend(interfaces().map(|(interface, index)| identify(&interface.link, index)));
         requests.settle.push(up("the loopback device", LOOPBACK));
-        for (interface, index) in interfaces() {
-            let name = &interface.link.name;
-            requests.settle.extend(interface.addresses.iter().map(|one| address(name, index, *one)));
-            requests.settle.push(up(name, index));
-        }
         let indexes = interfaces().map(|(interface, index)| (interface.link.index, index)).collect();
+        for address in network.interfaces.iter().flat_map(|interface| &interface.addresses) {
+            requests.settle.push(again(RouteNetlinkMessage::NewAddress(address.clone()), &indexes)?);
+        }
+        for (interface, index) in interfaces().filter(|(interface, _)| interface.link.is_up) {
+            requests.settle.push(up(&interface.link.name, index));
+        }
         for told in &network.told {
-            requests.settle.push(again(told.clone(), &indexes).map_err(io::Error::other)?);
+            requests.settle.push(again(told.clone(), &indexes)?);
         }
         Ok(requests)
     }
@@ -85,30 +78,21 @@ fn up(name: &str, index: u32) -> NetlinkRequest {
     request(format!("set {name} up"), RouteNetlinkMessage::SetLink(change), 0)
 }
 
-fn address(name: &str, index: u32, (address, prefix): (IpAddr, u8)) -> NetlinkRequest {
-    let mut message: AddressMessage = match address {
-        IpAddr::V4(address) => {
-            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build()
-        }
-        IpAddr::V6(address) => {
-            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, prefix).build()
-        }
-    };
-    // The host's end of the pod has proved already that nobody else has it; a second proof takes a second. The route that
-    // an address brings is among the host's, if nobody has removed it there.
-    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
-    message.attributes.push(AddressAttribute::Flags(flags));
-    let what = format!("add address {address}/{prefix} to {name}");
-    request(what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
-}
-
 /// Asks for what the host's kernel told. `indexes` are the guest's of the host's.
-fn again(mut told: RouteNetlinkMessage, indexes: &HashMap<u32, u32>) -> Result<NetlinkRequest, String> {
+fn again(mut told: RouteNetlinkMessage, indexes: &HashMap<u32, u32>) -> io::Result<NetlinkRequest> {
     let moved = |index: &mut u32| {
-        *index = *indexes.get(index).ok_or_else(|| format!("a message names interface {index} of none"))?;
-        Ok::<(), String>(())
+        *index = *indexes.get(index).ok_or_else(|| {
+            io::Error::other(format!(
+                "a message of the host's kernel names interface {index}, which is not the pod's"
+            ))
+        })?;
+        io::Result::Ok(())
     };
     let (what, flags) = match &mut told {
+        RouteNetlinkMessage::NewAddress(address) => {
+            moved(&mut address.header.index)?;
+            ("address", NLM_F_REPLACE)
+        }
         RouteNetlinkMessage::NewNeighbour(neighbour) => {
             moved(&mut neighbour.header.ifindex)?;
             ("neighbour", NLM_F_REPLACE)
@@ -127,7 +111,7 @@ fn again(mut told: RouteNetlinkMessage, indexes: &HashMap<u32, u32>) -> Result<N
         }
         // It has names where routes have indexes.
         RouteNetlinkMessage::NewRule(_) => ("rule", NLM_F_EXCL),
-        other => return Err(format!("a message is of no neighbour, route or rule: {other:?}")),
+        other => return Err(io::Error::other(format!("no address, neighbour, route or rule: {other:?}"))),
     };
     Ok(request(format!("add {what} {told:?}"), told, NLM_F_CREATE | flags))
 }
@@ -144,6 +128,7 @@ fn request(what: String, message: RouteNetlinkMessage, flags: u16) -> NetlinkReq
 #[cfg(test)]
 mod tests {
     use rtnetlink::packet_route::{
+        address::AddressMessage,
         link::{LinkAttribute, LinkMessage},
         route::{RouteMessage, RouteNextHop},
     };
@@ -173,15 +158,20 @@ mod tests {
         };
         let RouteAttribute::MultiPath(hops) = &route.attributes[1] else { panic!("{route:?}") };
         assert_eq!((&route.attributes[0], hops[0].interface_index), (&RouteAttribute::Oif(2), 3));
-        assert!(again(message, &HashMap::new()).unwrap_err().contains("interface 7"));
+        assert!(again(message, &HashMap::new()).unwrap_err().to_string().contains("interface 7"));
         assert!(again(RouteNetlinkMessage::NewLink(LinkMessage::default()), &indexes).is_err());
     }
 
     #[test]
     fn devices_become_interfaces_and_what_is_left_is_spare() {
+        let at = |index| {
+            let mut address = AddressMessage::default();
+            address.header.index = index;
+            address
+        };
         let interface = |index, name: &str| Interface {
-            link: Link { index, name: name.into(), mac: vec![2; 6], mtu: 1400 },
-            addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
+            link: Link { index, name: name.into(), mac: vec![2; 6], mtu: 1400, is_up: index == 7 },
+            addresses: vec![at(index)],
         };
         let names = |requests: &[NetlinkRequest]| {
             requests
@@ -207,5 +197,7 @@ mod tests {
         let expected = [(2, "a3s2"), (3, "a3s3"), (2, "eth0"), (3, "net1")];
         assert_eq!(names(&two.identify), expected.map(|(index, name)| (index, name.to_owned())));
         assert!(two.spare.is_empty());
+        // lo, two addresses, eth0; the other is down on the host too.
+        assert_eq!(two.settle.len(), 4);
     }
 }

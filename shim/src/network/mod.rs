@@ -9,11 +9,14 @@ mod sysctl;
 use std::{fmt, fs::File, io, net::IpAddr, os::fd::AsFd};
 
 use futures::TryStreamExt;
-use rtnetlink::{Handle, packet_route::link::LinkAttribute};
+use rtnetlink::{
+    Handle,
+    packet_route::link::{LinkAttribute, LinkFlags},
+};
 
 pub use guest::Requests;
 pub use loopback::Loopback;
-pub use read::{PodNetwork, read};
+pub use read::{Interface, PodNetwork, read};
 pub use redirect::tie;
 pub use sysctl::Baseline;
 
@@ -79,6 +82,7 @@ struct Link {
     name: String,
     mac: Vec<u8>,
     mtu: u32,
+    is_up: bool,
 }
 
 /// The pod's interfaces: the Ethernet ones besides our taps, in the order in which they were made. A namespace may hold
@@ -90,7 +94,9 @@ async fn pod_links(handle: &Handle) -> io::Result<Vec<Link>> {
         if message.header.link_layer_type != rtnetlink::packet_route::link::LinkLayerType::Ether {
             continue;
         }
-        let mut link = Link { index: message.header.index, name: String::new(), mac: Vec::new(), mtu: 0 };
+        let is_up = message.header.flags.contains(LinkFlags::Up);
+        let mut link =
+            Link { index: message.header.index, name: String::new(), mac: Vec::new(), mtu: 0, is_up };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,

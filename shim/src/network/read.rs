@@ -12,7 +12,7 @@ use rtnetlink::{
     Handle, IpVersion, RouteMessageBuilder,
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage, AddressScope},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
         neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{
             RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
@@ -44,8 +44,15 @@ pub struct PodNetwork {
 #[derive(Debug)]
 pub struct Interface {
     pub(super) link: Link,
-    /// Each with the length of its network's prefix.
-    pub addresses: Vec<(IpAddr, u8)>,
+    /// As the kernel told them.
+    pub(super) addresses: Vec<AddressMessage>,
+}
+
+impl Interface {
+    /// Its addresses.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().filter_map(own)
+    }
 }
 
 /// Reads the namespace.
@@ -108,7 +115,7 @@ async fn told(handle: &Handle, links: &[Link]) -> io::Result<Vec<RouteNetlinkMes
     Ok(told)
 }
 
-async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<(IpAddr, u8)>> {
+async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<AddressMessage>> {
     let messages: Vec<AddressMessage> = handle
         .address()
         .get()
@@ -117,13 +124,35 @@ async fn addresses(handle: &Handle, link: &Link) -> io::Result<Vec<(IpAddr, u8)>
         .try_collect()
         .await
         .map_err(io::Error::other)?;
-    Ok(messages.iter().filter_map(address).collect())
+    Ok(messages.into_iter().filter_map(address).collect())
 }
 
-fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
-    if message.header.scope != AddressScope::Universe {
+/// An address as it would be asked for.
+fn address(mut message: AddressMessage) -> Option<AddressMessage> {
+    let address = own(&message)?;
+    if message.header.scope == AddressScope::Host || is_link_local(address) {
         return None;
     }
+    message.header.flags = AddressHeaderFlags::empty();
+    // The rest counts its use.
+    message.attributes.retain(|attribute| {
+        matches!(
+            attribute,
+            AddressAttribute::Address(_)
+                | AddressAttribute::Local(_)
+                | AddressAttribute::Broadcast(_)
+                | AddressAttribute::Label(_)
+        )
+    });
+    // The host's end of the pod has proved already that nobody else has it; a second proof takes a second. The route that
+    // an address brings is among the host's, if nobody has removed it there.
+    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+    message.attributes.push(AddressAttribute::Flags(flags));
+    Some(message)
+}
+
+/// On a point-to-point link, ADDRESS is the peer's.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
     let find = |local: bool| {
         message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(address) if local => Some(*address),
@@ -131,9 +160,7 @@ fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
             _ => None,
         })
     };
-    // On a point-to-point link, ADDRESS is the peer's.
-    let address = find(true).or_else(|| find(false))?;
-    Some((address, message.header.prefix_len))
+    find(true).or_else(|| find(false))
 }
 
 fn neighbour(mut message: NeighbourMessage, is_ours: &impl Fn(u32) -> bool) -> Option<RouteNetlinkMessage> {
@@ -254,6 +281,29 @@ mod tests {
             assert!(with(RouteType::Unicast, attributes.clone()).is_none(), "{attributes:?}");
         }
         assert!(with(RouteType::Local, vec![RouteAttribute::Oif(7)]).is_none());
+    }
+
+    #[test]
+    fn addresses_are_taken_as_they_would_be_asked_for() {
+        let with = |scope: AddressScope, ip: &str| {
+            let mut message = AddressMessage::default();
+            message.header.scope = scope;
+            message.header.flags = AddressHeaderFlags::Permanent;
+            message.attributes = vec![
+                AddressAttribute::Local(ip.parse().unwrap()),
+                AddressAttribute::Flags(AddressFlags::Permanent),
+            ];
+            address(message)
+        };
+        let taken = with(AddressScope::Link, "169.254.7.1").unwrap();
+        assert_eq!(
+            (taken.header.scope, taken.header.flags),
+            (AddressScope::Link, AddressHeaderFlags::empty())
+        );
+        assert_eq!(own(&taken), Some("169.254.7.1".parse().unwrap()));
+        assert_eq!(taken.attributes.len(), 2);
+        assert!(with(AddressScope::Host, "127.0.0.1").is_none());
+        assert!(with(AddressScope::Link, "fe80::1").is_none());
     }
 
     #[test]

@@ -47,11 +47,11 @@ impl Pod {
         let resolv_conf = resolv_conf.step(|| "reading the host's resolv.conf".into())?;
         let requests = Requests::new(&network, &sandbox.booted.network_devices);
         let requests = requests.step(|| "telling the guest of its network".into())?;
-        let addresses = network.interfaces.first().into_iter().flat_map(|first| &first.addresses);
+        let ips = network.interfaces.first().into_iter().flat_map(network::Interface::ips);
         let request = ConfigureSandboxRequest {
             hostname: sandbox.spec.hostname.clone(),
             resolv_conf,
-            hosts: dns::hosts(&sandbox.spec.hostname, addresses.map(|(address, _)| *address)),
+            hosts: dns::hosts(&sandbox.spec.hostname, ips),
             sysctls: sandbox.spec.sysctls.clone().into_iter().collect(),
             spare_devices: requests.spare,
             identify: requests.identify,
