@@ -41,7 +41,7 @@ pub use error::{Kind, SpecError};
 pub use exec::exec_process;
 pub use metadata::{check_labels, check_name};
 pub use namespaces::pid_target;
-pub use sandbox::{check_sandbox, check_sysctls};
+pub use sandbox::check_sandbox;
 pub use seccomp_localhost::seccomp_file;
 pub use update::{applied, updated};
 pub use user::UserLookup;
