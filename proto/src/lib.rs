@@ -10,6 +10,7 @@ pub mod ports;
 pub mod stdio;
 #[cfg(feature = "stream")]
 pub mod stream;
+pub mod sysctl;
 
 /// Kubernetes' Container Runtime Interface, `runtime.v1`.
 #[cfg(feature = "cri-messages")]

@@ -25,8 +25,20 @@ pub const GUEST_MEMORY: &str = "/run/a3s/memory";
 /// Directory of the share that holds root filesystems mounted by the host.
 pub const SHARE_ROOTFS: &str = "rootfs";
 
+/// The size of the guest's huge pages, which are the processor's.
+pub const HUGEPAGE_BYTES: u64 = 2 << 20;
+
 /// The OCI mount type that names an object of the pod inside the guest (see `CreateContainerRequest.spec`).
 pub const POD_MOUNT_TYPE: &str = "pod";
+/// The pod's objects: where containers have them, and the names that such mounts have as their sources.
+pub const POD_OBJECTS: [(&str, &str); 4] = [
+    ("/dev/shm", POD_MEMORY),
+    ("/etc/hostname", "hostname"),
+    ("/etc/hosts", "hosts"),
+    ("/etc/resolv.conf", "resolv.conf"),
+];
+/// The one of them that is no file.
+pub const POD_MEMORY: &str = "shm";
 
 /// The OCI mount type of a volume that is an image: its source is a directory of the image, empty for all of it.
 pub const IMAGE_MOUNT_TYPE: &str = "image";

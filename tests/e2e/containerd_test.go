@@ -49,6 +49,10 @@ func (p *pod) runsAContainer() {
 	if guest := c.exec("uname", "-r"); guest == strings.TrimSpace(string(host)) {
 		t.Errorf("the container's kernel is the host's, %s", guest)
 	}
+	equal(t, "/etc/hostname", c.exec("cat", "/etc/hostname"), p.config.Hostname)
+	contains(t, "/etc/hosts", c.exec("cat", "/etc/hosts"), "localhost")
+	c.exec("sh", "-c", "echo kept >/dev/shm/file")
+	equal(t, "another container's /dev/shm", p.shell("other", "cat /dev/shm/file").succeeds(), "kept\n")
 	contains(t, "the addresses of eth0", c.exec("ip", "addr", "show", "eth0"), p.podIP())
 	stdout, stderr, code := c.tryExec("sh", "-c", "echo why >&2; exit 3")
 	equal(t, "ExecSync's exit code", code, 3)

@@ -137,13 +137,14 @@ func TestParityVolumesInMemory(t *testing.T) {
 	must(t, os.Chown(dir, 0, 2000))
 	must(t, os.Mkdir(filepath.Join(dir, "sub"), 0o750))
 	sub := n.subPath(filepath.Join(dir, "sub"))
-	whole := mounted(bind(dir, "/cache"))
+	// As shared memory it is what kubelet's users mount most.
+	whole := mounted(bind(dir, "/cache"), bind(dir, "/dev/shm"))
 	p := n.runPod()
 	first, second := p.files("first", whole), p.files("second", mounted(bind(dir, "/cache", readOnly), bind(sub, "/sub")))
 
 	equal(t, "file system and size", first.exec("files", "fstype", "/cache"), fmt.Sprintf("1021994 %d", 48<<20))
 	equal(t, "owner and mode", first.exec("stat", "-c", "%a %u:%g", "/cache", "/cache/sub"), "2777 0:2000\n2750 0:2000")
-	first.exec("sh", "-c", "echo one > /cache/file; echo two > /cache/sub/file")
+	first.exec("sh", "-c", "echo one > /dev/shm/file; echo two > /cache/sub/file")
 	equal(t, "in the other container", second.exec("cat", "/cache/file", "/sub/file"), "one\ntwo")
 	second.exec("sh", "-c", "echo three > /sub/file")
 	equal(t, "by the subPath", first.exec("cat", "/cache/sub/file"), "three")

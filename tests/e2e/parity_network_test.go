@@ -99,9 +99,6 @@ func TestParityNetwork(t *testing.T) {
 	t.Run("names", func(t *testing.T) {
 		c := c.in(t)
 		equal(t, "hostname", c.exec("hostname"), "web-0.web.tests.svc.cluster.local")
-		if p.ServedBy() == fixture.Containerd {
-			t.Skip("containerd leaves the files of names to a sandbox's shim, and ours does not make them yet")
-		}
 		equal(t, "/etc/hostname", c.exec("cat", "/etc/hostname"), "web-0.web.tests.svc.cluster.local")
 		equal(t, "HOSTNAME", c.exec("sh", "-c", "echo $HOSTNAME"), "web-0.web.tests.svc.cluster.local")
 		contains(t, "resolv.conf", c.exec("cat", "/etc/resolv.conf"), "nameserver 10.9.8.7", "search cluster.local", "options ndots:5")

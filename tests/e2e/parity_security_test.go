@@ -194,11 +194,8 @@ func TestParitySecurityProcesses(t *testing.T) {
 	}
 	equal(t, "the first process", strings.Contains(alone.exec("cat", "/proc/1/cmdline"), "marked-alone"), true)
 
-	// containerd leaves the pod's shared memory to a sandbox's shim, and ours does not mount it yet.
-	if p.ServedBy() != fixture.Containerd {
-		shared.exec("sh", "-c", "echo shared >/dev/shm/file")
-		equal(t, "/dev/shm", alone.exec("cat", "/dev/shm/file"), "shared")
-	}
+	shared.exec("sh", "-c", "echo shared >/dev/shm/file")
+	equal(t, "/dev/shm", alone.exec("cat", "/dev/shm/file"), "shared")
 	for _, namespace := range []string{"net", "ipc", "uts"} {
 		equal(t, namespace, alone.exec("readlink", "/proc/self/ns/"+namespace), shared.exec("readlink", "/proc/self/ns/"+namespace))
 	}
@@ -223,10 +220,7 @@ func TestParitySecurityRefusals(t *testing.T) {
 		}
 	}
 	_, err := n.tryPod("", func(config *cri.PodSandboxConfig) { config.Linux.Sysctls = map[string]string{"kernel.panic": "1"} })
-	// Where containerd drives our shim, it is the guest's.
-	if n.ServedBy() != fixture.Containerd {
-		fails("a sysctl of the host", err)
-	}
+	fails("a sysctl of the host", err)
 	p := n.runPod()
 	stopped := p.shell("stopped", "exit 0")
 	stopped.exited()

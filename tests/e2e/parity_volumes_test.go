@@ -196,6 +196,8 @@ func TestParityVolumesSources(t *testing.T) {
 	mustWrite(t, on("sub file"), "blank")
 	must(t, os.Symlink("dir", on("link")))
 	must(t, os.Symlink(on("link"), on("link-to-link")))
+	// In a container it leads into the container.
+	must(t, os.Symlink("/etc", on("dir/to-etc")))
 	// A subPath as kubelet gives it: bound to another place.
 	must(t, os.MkdirAll(on("volume-subpaths/0"), 0o755))
 	must(t, unix.Mount(on("dir/sub"), on("volume-subpaths/0"), "", unix.MS_BIND, ""))
@@ -215,6 +217,7 @@ func TestParityVolumesSources(t *testing.T) {
 		bind(on("volume-subpaths/0"), "/sub"),
 		bind(on("dir"), "/below"),
 		bind(on("file"), "/below/sub/covered"),
+		bind(on("file"), "/below/to-etc/by-link"),
 		bind(on("group"), "/group"),
 		bind("/", "/host", readOnly),
 	), func(config *cri.ContainerConfig) {
@@ -231,6 +234,7 @@ func TestParityVolumesSources(t *testing.T) {
 			"/deep/file":                "sub",
 			"/sub/file":                 "sub",
 			"/below/sub/covered":        "first",
+			"/etc/by-link":              "first",
 			"/host" + on("file"):        "first",
 		} {
 			equal(t, path, c.in(t).exec("cat", path), want)

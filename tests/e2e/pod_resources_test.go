@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -166,6 +168,25 @@ func TestHugePagesComeFromAPoolOfThePod(t *testing.T) {
 	if _, _, code := c.tryExec("fallocate", "-l", "2M", "/huge/b"); code == 0 {
 		t.Error("the container took more huge pages than it may have")
 	}
+
+	// kubelet's emptyDir of medium HugePages: what lies there is of the same pool, and within the container's limit.
+	volume := p.kubeletVolume("empty-dir", "huge")
+	must(t, unix.Mount("nodev", volume, "hugetlbfs", 0, "pagesize=2Mi"))
+	t.Cleanup(func() { _ = unix.Unmount(volume, unix.MNT_DETACH) })
+	must(t, os.Chmod(volume, 0o777))
+	c.exec("rm", "/huge/a")
+	user := p.idle("user", limited(&cri.LinuxContainerResources{HugepageLimits: pages(6 << 20)}), mounted(bind(volume, "/huge")),
+		func(config *cri.ContainerConfig) {
+			config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
+		})
+	contains(t, "the volume", user.exec("grep", " /huge ", "/proc/mounts"), "hugetlbfs", "pagesize=2M")
+	user.exec("fallocate", "-l", "6M", "/huge/a")
+	contains(t, "meminfo with 3 of 4 used", user.exec("grep", "HugePages_Free", "/proc/meminfo"), " 1")
+	if _, _, code := user.tryExec("fallocate", "-l", "2M", "/huge/b"); code == 0 {
+		t.Error("the container took more huge pages of the volume than it may have")
+	}
+	user.exec("rm", "/huge/a")
+
 	p.pull(busybox)
 	greedy := fixture.ContainerConfig("greedy", busybox, "true")
 	greedy.Linux.Resources.HugepageLimits = pages(16 << 20)

@@ -29,13 +29,52 @@ func TestLimitsAreInTheContainersCgroup(t *testing.T) {
 }
 
 func TestUpdatedLimitsAreInTheContainersCgroup(t *testing.T) {
-	n := onNode(t)
-	c := n.runPod().idle("main", limited(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}))
-	must(t, n.Runtime.UpdateContainerResources(t.Context(), c.id, &cri.ContainerResources{
-		Linux: &cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 20_000, MemoryLimitInBytes: 48 << 20},
+	c := onNode(t).runPod().idle("main", limited(&cri.LinuxContainerResources{
+		CpuShares: 1024, MemoryLimitInBytes: 64 << 20, Unified: map[string]string{"memory.high": "max", "pids.max": "77"},
 	}))
-	equal(t, "cpu.max", c.exec("cat", "/sys/fs/cgroup/cpu.max"), "20000 100000")
-	equal(t, "memory.max", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(48<<20))
+	for _, step := range []struct {
+		change *cri.LinuxContainerResources
+		values map[string]string
+	}{
+		{&cri.LinuxContainerResources{CpuPeriod: 100_000, CpuQuota: 20_000}, map[string]string{
+			"cpu.max": "20000 100000", "cpu.weight": "100", "memory.max": fmt.Sprint(64 << 20), "pids.max": "77", "memory.swap.max": "0",
+		}},
+		{&cri.LinuxContainerResources{CpuShares: 2}, map[string]string{"cpu.weight": "1", "cpu.max": "20000 100000"}},
+		{&cri.LinuxContainerResources{MemoryLimitInBytes: 48 << 20}, map[string]string{
+			"memory.max": fmt.Sprint(48 << 20), "memory.swap.max": "0", "pids.max": "77",
+		}},
+		{&cri.LinuxContainerResources{MemoryLimitInBytes: 48 << 20, MemorySwapLimitInBytes: 80 << 20}, map[string]string{
+			"memory.max": fmt.Sprint(48 << 20), "memory.swap.max": fmt.Sprint(32 << 20),
+		}},
+		{&cri.LinuxContainerResources{Unified: map[string]string{"memory.high": fmt.Sprint(40 << 20)}}, map[string]string{
+			"memory.high": fmt.Sprint(40 << 20), "memory.max": fmt.Sprint(48 << 20), "pids.max": "77",
+		}},
+		{&cri.LinuxContainerResources{Unified: map[string]string{"pids.max": "55"}}, map[string]string{
+			"pids.max": "55", "memory.high": fmt.Sprint(40 << 20),
+		}},
+		{&cri.LinuxContainerResources{CpuQuota: -1}, map[string]string{"cpu.max": "max 100000", "cpu.weight": "1"}},
+	} {
+		c.update(step.change)
+		for file, want := range step.values {
+			equal(t, fmt.Sprintf("%s after %v", file, step.change), c.exec("cat", "/sys/fs/cgroup/"+file), want)
+		}
+	}
+	// The rules of its devices are replaced with each change.
+	c.exec("sh", "-c", ": </dev/null >/dev/zero")
+	told := c.status().Resources.GetLinux()
+	equal(t, "pids.max told", told.GetUnified()["pids.max"], "55")
+	equal(t, "quota told", told.GetCpuQuota(), -1)
+	equal(t, "swap told", told.GetMemorySwapLimitInBytes(), 80<<20)
+
+	err := c.Runtime.UpdateContainerResources(t.Context(), c.id, &cri.ContainerResources{
+		Linux: &cri.LinuxContainerResources{Unified: map[string]string{"memory.max": "much"}},
+	})
+	if err == nil {
+		t.Fatal("a limit that is no number is accepted")
+	}
+	contains(t, "the refusal", err.Error(), c.id, "memory.max", "much")
+	equal(t, "memory.max after a refusal", c.exec("cat", "/sys/fs/cgroup/memory.max"), fmt.Sprint(48<<20))
+	equal(t, "told after a refusal", c.status().Resources.GetLinux().GetUnified()["memory.max"], "")
 }
 
 func TestVMHasTheSizeThatAnnotationsAskFor(t *testing.T) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use a3s_box_proto::{
     cri::{self, MountPropagation},
-    ports::{IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
+    ports::{IMAGE_MOUNT_TYPE, POD_MEMORY, POD_MOUNT_TYPE, POD_OBJECTS},
 };
 use oci_spec::runtime::Mount;
 
@@ -26,13 +26,6 @@ const SYSTEM: [(&str, &str, &[&str]); 6] = [
 ];
 /// Those of [`SYSTEM`] that only a privileged container may write.
 const PRIVILEGED: [&str; 2] = ["/sys", "/sys/fs/cgroup"];
-/// Destination and name of the pod's own objects.
-const POD: [(&str, &str); 4] = [
-    ("/dev/shm", "shm"),
-    ("/etc/hostname", "hostname"),
-    ("/etc/hosts", "hosts"),
-    ("/etc/resolv.conf", "resolv.conf"),
-];
 /// What a request may add to a mount.
 const OPTIONS: [&str; 14] = [
     "nosuid",
@@ -95,8 +88,8 @@ fn system(privileged: bool) -> impl Iterator<Item = Mount> {
 
 /// Files of the pod are as writable as the root filesystem; its shared memory always is.
 fn pod_objects(readonly_rootfs: bool) -> impl Iterator<Item = Mount> {
-    POD.into_iter().map(move |(destination, name)| {
-        let readonly = readonly_rootfs && name != "shm";
+    POD_OBJECTS.into_iter().map(move |(destination, name)| {
+        let readonly = readonly_rootfs && name != POD_MEMORY;
         let options = ["rbind", "rprivate", if readonly { "ro" } else { "rw" }];
         mount(Path::new(destination), POD_MOUNT_TYPE, Path::new(name), &options)
     })

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use a3s_box_proto::{
     cri::{ContainerConfig, LinuxContainerResources, PodSandboxConfig},
     id_set::IdSet,
+    ports::HUGEPAGE_BYTES,
 };
 use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources};
 
@@ -22,7 +23,6 @@ const PIDS_KEY: &str = "pids.max";
 const UNIFIED: [&str; 3] = ["cpu.", "memory.", "pids."];
 /// The guest's size of huge pages, as CRI writes it.
 const HUGEPAGE: &str = "2MB";
-const HUGEPAGE_BYTES: u64 = 2 << 20;
 const OTHER_HUGEPAGES: &str = "the guest's huge pages are of 2MB";
 /// Longer than any value of a cgroup file that a request could set.
 const MAX_UNIFIED: usize = 4096;

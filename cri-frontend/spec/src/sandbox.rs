@@ -1,6 +1,9 @@
 //! What a pod as a whole may ask for.
 
-use a3s_box_proto::cri::{NamespaceMode, PodSandboxConfig};
+use a3s_box_proto::{
+    cri::{NamespaceMode, PodSandboxConfig},
+    sysctl::{self, NotThePods},
+};
 
 use crate::{
     check,
@@ -10,15 +13,11 @@ use crate::{
     resources::hugepage_pool,
 };
 
-/// Beginnings of sysctls that the kernel keeps for each namespace: kubelet's list.
-const NAMESPACED: [&str; 4] = ["fs.mqueue.", "kernel.msg", "kernel.shm", "net."];
-/// The one that is not a group.
-const SEMAPHORES: &str = "kernel.sem";
 /// The longest path that Linux takes, without its NUL.
 const MAX_PATH: usize = 4095;
 /// Longer than any server, domain or option of a resolver.
 const MAX_DNS: usize = 1024;
-/// Longer than any sysctl's name or value.
+/// Longer than any sysctl's value.
 const MAX_SYSCTL: usize = 4096;
 
 /// Refuses a pod that no MicroVM can be.
@@ -33,9 +32,8 @@ pub fn check_sandbox(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
     hugepage_pool(sandbox)?;
     check::text("cgroup_parent", &linux.cgroup_parent, MAX_PATH)?;
     for (name, value) in &linux.sysctls {
-        check::text(&format!("sysctls[{}]", check::shown(name)), value, MAX_SYSCTL)?;
+        check_sysctl(name, value)?;
     }
-    check_sysctls(linux.sysctls.keys().map(String::as_str))?;
     let Some(context) = &linux.security_context else { return Ok(()) };
     if context.run_as_group.is_some() && context.run_as_user.is_none() {
         return Err(invalid("run_as_group", "it is given without run_as_user"));
@@ -68,36 +66,13 @@ fn check_dns(sandbox: &PodSandboxConfig) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Refuses sysctls that would not be the pod's own, or are none.
-///
-/// # Errors
-/// A name is not in the set that the kernel keeps for each namespace.
-fn check_sysctls<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), SpecError> {
-    names.into_iter().try_for_each(check_sysctl)
-}
-
-fn check_sysctl(name: &str) -> Result<(), SpecError> {
+fn check_sysctl(name: &str, value: &str) -> Result<(), SpecError> {
     let field = || format!("sysctls[{}]", check::shown(name));
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-    let parts_are_sound = |text: &str| text.split('.').all(|part| !part.is_empty());
-    let dotted = dotted(name);
-    // The name becomes a path.
-    if name.len() > MAX_SYSCTL || !name.chars().all(allowed) || !parts_are_sound(&dotted) {
-        return Err(invalid(field(), "it is no sysctl's name"));
-    }
-    if dotted == SEMAPHORES || NAMESPACED.iter().any(|group| dotted.starts_with(group)) {
-        return Ok(());
-    }
-    Err(unsupported(
-        field(),
-        "only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* are a pod's own",
-    ))
-}
-
-/// `net/ipv4/conf/eth0.1/x` is the other way of writing such a name, in which a dot is a part's own.
-fn dotted(name: &str) -> String {
-    let slashed = name.find(['.', '/']).is_some_and(|first| name[first..].starts_with('/'));
-    if slashed { name.replace('.', "_").replace('/', ".") } else { name.to_owned() }
+    check::text(&field(), value, MAX_SYSCTL)?;
+    sysctl::check(name).map_err(|problem| match problem {
+        NotThePods::Name => invalid(field(), problem.to_string()),
+        NotThePods::Kernel => unsupported(field(), problem.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -154,23 +129,5 @@ mod tests {
     fn a_group_needs_a_user() {
         let error = check(|context| context.run_as_group = Some(Int64Value { value: 7 })).unwrap_err();
         assert!(error.to_string().contains("run_as_group"));
-    }
-
-    #[test]
-    fn only_sysctls_of_the_pods_own_are_accepted() {
-        let good = ["kernel.shm_rmid_forced", "kernel.sem", "fs.mqueue.msg_max", "net.core.somaxconn"];
-        check_sysctls(good.into_iter().chain(["net/ipv4/conf/eth0.1/forwarding"])).unwrap();
-        for bad in [
-            "kernel.hostname",
-            "vm.swappiness",
-            "netx",
-            "net..x",
-            "net.../../kernel/core_pattern",
-            "net.ipv4/../../kernel/panic",
-            "net.a b",
-            "",
-        ] {
-            assert!(check_sysctls([bad]).is_err(), "{bad:?} was accepted");
-        }
     }
 }

@@ -84,7 +84,10 @@ pub fn memory(request: agent::ProvideMemoryRequest) -> Result<memory::Wanted, Er
     };
     Ok(memory::Wanted {
         name: volume(request.name)?,
-        bytes: request.bytes,
+        pages: match request.hugepage_bytes {
+            0 => memory::Pages::Ordinary(request.bytes),
+            each => memory::Pages::Huge(each),
+        },
         directories: request.directories.into_iter().map(directory).collect(),
         shown,
     })

@@ -28,12 +28,21 @@ use crate::{
 pub struct Wanted {
     /// Its file name.
     pub name: String,
-    /// Its size.
-    pub bytes: u64,
+    /// What it consists of.
+    pub pages: Pages,
     /// The volume itself and directories that it has at least, parents first.
     pub directories: Vec<Directory>,
     /// A directory of it, and the file name under which that appears.
     pub shown: Option<(PathBuf, String)>,
+}
+
+/// What a volume consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Ordinary pages, so many bytes.
+    Ordinary(u64),
+    /// Huge pages of so many bytes each, from the pod's pool.
+    Huge(u64),
 }
 
 /// A directory of a volume.
@@ -62,7 +71,11 @@ impl Memories {
         if is_new {
             fs::create_dir_all(&volume).step(|| format!("create {}", volume.display()))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount_one("memory", &volume, "tmpfs", flags, &format!("size={}", wanted.bytes))?;
+            let (kind, options) = match wanted.pages {
+                Pages::Ordinary(bytes) => ("tmpfs", format!("size={bytes}")),
+                Pages::Huge(bytes) => ("hugetlbfs", format!("pagesize={bytes}")),
+            };
+            mount_one("memory", &volume, kind, flags, &options)?;
             made.insert(wanted.name.clone());
         }
         let root = File::open(&volume).step(|| format!("open {}", volume.display()))?.into();

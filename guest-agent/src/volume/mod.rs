@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use a3s_box_proto::ports::SHARE_VOLUMES;
+use a3s_box_proto::ports::{POD_MEMORY, POD_OBJECTS, SHARE_VOLUMES};
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::{
@@ -21,12 +21,9 @@ use crate::{
     paths,
 };
 
-/// The names that a mount of type `pod` may have as its source.
-const OBJECTS: [&str; 4] = ["shm", "resolv.conf", "hosts", "hostname"];
-
 /// Where an object of the pod lies, if it is one.
 pub fn object(name: &str) -> Option<PathBuf> {
-    OBJECTS.contains(&name).then(|| Path::new(paths::POD).join(name))
+    POD_OBJECTS.iter().any(|(_, object)| *object == name).then(|| Path::new(paths::POD).join(name))
 }
 
 /// Files that the pod's containers share.
@@ -54,7 +51,7 @@ pub fn provide(files: &PodFiles) -> Result<(), Failed> {
             .and_then(|mut file| file.write_all(content.as_bytes()))
             .step(|| format!("write {}", path.display()))?;
     }
-    let shm = Path::new(paths::POD).join("shm");
+    let shm = Path::new(paths::POD).join(POD_MEMORY);
     let is_new = !shm.exists();
     fs::create_dir_all(&shm).step(|| format!("create {}", shm.display()))?;
     let size = if files.shm_bytes == 0 { String::new() } else { format!(",size={}", files.shm_bytes) };

@@ -115,7 +115,10 @@ impl Container {
     /// Its specification, a volume, a layer or the agent.
     pub async fn create(pod: &Pod, sandbox: &Sandbox, wanted: Wanted) -> Result<Self> {
         let json = container_spec::read(&pod.host, &wanted.bundle).await?;
-        let spec = ContainerSpec::parse(&json, &pod.id)?;
+        let mut spec = ContainerSpec::parse(&json, &pod.id)?;
+        if sandbox.caller.is_containerd() {
+            spec.add_pod_objects();
+        }
         let opened = io::open(&pod.host, &wanted.stdio).await.step(|| format!("container {}", wanted.id))?;
         let (hub, opened) = Hub::join(opened, wanted.input);
         let mut held = Held::default();

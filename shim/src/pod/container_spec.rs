@@ -9,7 +9,7 @@ use std::{
 use a3s_box_proto::{
     id_set::IdSet,
     ids::SandboxId,
-    ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MOUNT_TYPE},
+    ports::{IMAGE_MOUNT_LAYER, IMAGE_MOUNT_TYPE, POD_MEMORY, POD_MOUNT_TYPE, POD_OBJECTS},
 };
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ impl ContainerSpec {
                 images.push((index, layers_of(mount)));
             } else if is_the_pods_memory(mount, pod) {
                 mount["type"] = json!(POD_MOUNT_TYPE);
-                mount["source"] = json!("shm");
+                mount["source"] = json!(POD_MEMORY);
             } else if let Some(bind) = bind_of(mount)? {
                 binds.push((index, bind));
             }
@@ -85,6 +85,30 @@ impl ContainerSpec {
             None => Cpuset::default(),
         };
         Ok(Self { value, binds, images, cpuset })
+    }
+
+    /// Adds the pod's files and shared memory where it mounts nothing: a sandbox's shim has to, containerd says.
+    pub fn add_pod_objects(&mut self) {
+        let readonly = self.value["root"]["readonly"] == true;
+        let Some(mounts) = self.value.get_mut("mounts").and_then(Value::as_array_mut) else { return };
+        for (destination, name) in POD_OBJECTS {
+            let is_there = |mount: &&mut Value| {
+                mount["destination"].as_str().is_some_and(|path| Path::new(path) == Path::new(destination))
+            };
+            let access = if readonly && name != POD_MEMORY { "ro" } else { "rw" };
+            let object = json!({
+                "destination": destination,
+                "type": POD_MOUNT_TYPE,
+                "source": name,
+                "options": ["rbind", "rprivate", access],
+            });
+            match mounts.iter_mut().find(is_there) {
+                None => mounts.push(object),
+                // The memory of a container alone is OCI's default, which nobody asked for.
+                Some(mount) if mount["type"] == "tmpfs" => *mount = object,
+                Some(_) => {}
+            }
+        }
     }
 
     /// What it names of the host's processors and memory nodes.
@@ -194,14 +218,13 @@ pub fn pause(json: &[u8]) -> Result<Option<PauseSpec>> {
         return Ok(None);
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let netns = value["linux"]["namespaces"]
-        .as_array()
-        .and_then(|all| all.iter().find(|namespace| namespace["type"] == "network"))
-        .map(|namespace| text(&namespace["path"]));
+    let namespaces = || value["linux"]["namespaces"].as_array().into_iter().flatten();
+    let netns = namespaces().find(|namespace| namespace["type"] == "network");
     Ok(Some(PauseSpec {
         annotations,
         hostname: text(&value["hostname"]),
-        netns: netns.unwrap_or_default(),
+        namespaces: namespaces().map(|namespace| text(&namespace["type"])).collect(),
+        netns: netns.map(|namespace| text(&namespace["path"])).unwrap_or_default(),
         cgroups_path: text(&value["linux"]["cgroupsPath"]),
         sysctls: serde_json::from_value(value["linux"]["sysctl"].clone()).unwrap_or_default(),
     }))
@@ -295,6 +318,32 @@ mod tests {
         assert_eq!(out["mounts"][3], json!({"destination": "/dev/shm", "type": "pod", "source": "shm"}));
         assert_eq!(out["mounts"][4]["source"], "hostname");
         assert_eq!(out["futureField"]["kept"], true);
+    }
+
+    #[test]
+    fn what_containerd_leaves_to_a_sandboxs_shim_is_added() {
+        let json = json!({
+            "root": {"path": "rootfs", "readonly": true},
+            "mounts": [
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["size=65536k"]},
+                {"destination": "/etc/hosts/", "type": "bind", "source": "/srv/hosts", "options": ["rbind"]},
+            ],
+        });
+        let mut spec = ContainerSpec::parse(json.to_string().as_bytes(), &"p1".parse().unwrap()).unwrap();
+        spec.add_pod_objects();
+        let shown = [Shown { path: "/g/0".into(), access: Access::ReadWrite }];
+        let out: Value = serde_json::from_slice(&spec.finish(&shown, &[]).unwrap()).unwrap();
+        let object = |destination: &str, name: &str, access: &str| {
+            json!({
+                "destination": destination, "type": "pod", "source": name,
+                "options": ["rbind", "rprivate", access],
+            })
+        };
+        assert_eq!(out["mounts"][0], object("/dev/shm", "shm", "rw"));
+        assert_eq!(out["mounts"][1]["source"], "/g/0");
+        assert_eq!(out["mounts"][2], object("/etc/hostname", "hostname", "ro"));
+        assert_eq!(out["mounts"][3], object("/etc/resolv.conf", "resolv.conf", "ro"));
+        assert_eq!(out["mounts"].as_array().unwrap().len(), 4);
     }
 
     #[test]

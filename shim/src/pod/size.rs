@@ -1,6 +1,6 @@
 //! The VM's size, from the pod's limits, its host cgroup, its annotations and the node's ceilings.
 
-use a3s_box_proto::config::Vm;
+use a3s_box_proto::{config::Vm, ports::HUGEPAGE_BYTES};
 
 use super::{
     annotations::{InvalidAnnotation, MEMORY_MB, VCPUS},
@@ -12,8 +12,8 @@ use crate::{
     vm::{Accelerator, Size},
 };
 
-/// The guest's huge pages are of 2 MiB.
-pub const HUGEPAGE_MB: u64 = 2;
+/// The guest's huge pages, in MiB.
+pub const HUGEPAGE_MB: u64 = HUGEPAGE_BYTES >> 20;
 
 /// Limits that a pod declares; 0 where it declares none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

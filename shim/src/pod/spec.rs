@@ -1,13 +1,14 @@
 //! What the pod is to be: read once from a CRI configuration, or from the pause container's specification.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
 use a3s_box_proto::{
     config::Config,
     cri::{LinuxContainerResources, NamespaceMode, PodSandboxConfig},
+    sysctl,
 };
 
 use super::{
@@ -53,11 +54,12 @@ impl PodSpec {
     pub fn from_cri(message: PodSandboxConfig, netns: &str, config: &Config) -> Result<Self> {
         let linux = message.linux.unwrap_or_default();
         let namespaces = linux.security_context.unwrap_or_default().namespace_options.unwrap_or_default();
-        if namespaces.network == NamespaceMode::Node as i32 {
-            return Err(Error::invalid("the pod", "the host's network cannot be given to a MicroVM"));
-        }
-        if namespaces.ipc == NamespaceMode::Node as i32 {
-            return Err(Error::invalid("the pod", "the host's IPC cannot be given to a MicroVM"));
+        for (what, mode) in
+            [("network", namespaces.network), ("IPC", namespaces.ipc), ("processes", namespaces.pid)]
+        {
+            if mode == NamespaceMode::Node as i32 {
+                return Err(of_the_host(what));
+            }
         }
         let annotations = Annotations::parse(&message.annotations, config)?;
         let dns = message.dns_config.unwrap_or_default();
@@ -71,7 +73,7 @@ impl PodSpec {
             hugepages: hugepages(linux.resources.as_ref())?,
             overhead: declared(linux.overhead.as_ref()),
             dns: Dns { servers: dns.servers, searches: dns.searches, options: dns.options },
-            sysctls: linux.sysctls.into_iter().collect(),
+            sysctls: own_sysctls(linux.sysctls)?,
         })
     }
 
@@ -80,6 +82,11 @@ impl PodSpec {
     /// # Errors
     /// An annotation is wrong, or there is no network namespace.
     pub fn from_pause(spec: &PauseSpec, config: &Config) -> Result<Self> {
+        for (what, kind) in [("network", "network"), ("IPC", "ipc"), ("processes", "pid")] {
+            if !spec.namespaces.contains(kind) {
+                return Err(of_the_host(what));
+            }
+        }
         let annotations = Annotations::parse(&spec.annotations, config)?;
         let number = |name: &str| -> u64 {
             let name = format!("io.kubernetes.cri.sandbox-{name}");
@@ -101,7 +108,7 @@ impl PodSpec {
                 cpu_period: number("cpu-period"),
                 memory: number("memory"),
             },
-            sysctls: spec.sysctls.clone(),
+            sysctls: own_sysctls(spec.sysctls.clone())?,
             ..Self::default()
         })
     }
@@ -114,12 +121,28 @@ pub struct PauseSpec {
     pub annotations: HashMap<String, String>,
     /// The pod's name.
     pub hostname: String,
+    /// Kinds of namespaces that are not the host's, in OCI's words.
+    pub namespaces: BTreeSet<String>,
     /// Path of the pod's network namespace.
     pub netns: String,
     /// Where the pause container would be.
     pub cgroups_path: String,
     /// Kernel settings.
     pub sysctls: BTreeMap<String, String>,
+}
+
+fn of_the_host(what: &str) -> Error {
+    Error::invalid("the pod", format!("the host's {what} cannot be given to a MicroVM"))
+}
+
+/// containerd leaves it to the runtime to refuse those that are no pod's.
+fn own_sysctls(asked: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>> {
+    let own = |(name, value): (String, String)| {
+        sysctl::check(&name)
+            .map_err(|problem| Error::invalid(format!("sysctl {name:?}"), problem.to_string()))?;
+        Ok((name, value))
+    };
+    asked.into_iter().map(own).collect()
 }
 
 fn netns_of(path: &str, mode: NetworkMode) -> Result<Option<PathBuf>> {
@@ -174,21 +197,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hosts_network_is_refused() {
-        let namespace_options =
-            Some(NamespaceOption { network: NamespaceMode::Node as i32, ..Default::default() });
-        let message = PodSandboxConfig {
-            linux: Some(LinuxPodSandboxConfig {
-                security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options,
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
+    fn the_hosts_namespaces_are_refused() {
+        let node = NamespaceMode::Node as i32;
+        for (word, options) in [
+            ("network", NamespaceOption { network: node, ..Default::default() }),
+            ("IPC", NamespaceOption { ipc: node, ..Default::default() }),
+            ("processes", NamespaceOption { pid: node, ..Default::default() }),
+        ] {
+            let error = PodSpec::from_cri(with_namespaces(options), "/run/netns/x", &Config::default());
+            assert!(error.unwrap_err().to_string().contains(word), "{word}");
+        }
+        let namespaces = ["network", "pid"].map(str::to_owned).into();
+        let spec = PauseSpec { netns: "/run/netns/x".into(), namespaces, ..PauseSpec::default() };
+        let error = PodSpec::from_pause(&spec, &Config::default()).unwrap_err();
+        assert!(error.to_string().contains("IPC"), "{error}");
+    }
+
+    fn with_namespaces(options: NamespaceOption) -> PodSandboxConfig {
+        let context = LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+        let linux = LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() };
+        PodSandboxConfig { linux: Some(linux), ..Default::default() }
+    }
+
+    #[test]
+    fn sysctls_of_the_kernel_as_a_whole_are_refused() {
+        let sysctls = |name: &str| -> HashMap<_, _> { [(name.to_owned(), "1".to_owned())].into() };
+        let pod = |name: &str| {
+            let linux = LinuxPodSandboxConfig { sysctls: sysctls(name), ..Default::default() };
+            let message = PodSandboxConfig { linux: Some(linux), ..Default::default() };
+            PodSpec::from_cri(message, "/run/netns/x", &Config::default())
         };
-        let error = PodSpec::from_cri(message, "/run/netns/x", &Config::default()).unwrap_err();
-        assert!(error.to_string().contains("host's network"));
+        assert_eq!(pod("net.core.somaxconn").unwrap().sysctls.len(), 1);
+        let error = pod("kernel.panic").unwrap_err().to_string();
+        assert!(error.contains("kernel.panic") && error.contains("pod's own"), "{error}");
     }
 
     #[test]
@@ -209,6 +250,7 @@ mod tests {
         let spec = PauseSpec {
             annotations: annotations.into(),
             netns: "/run/netns/cni-1".into(),
+            namespaces: ["ipc", "network", "pid"].map(str::to_owned).into(),
             cgroups_path: "kubepods-pod1.slice:cri-containerd:abc".into(),
             ..PauseSpec::default()
         };

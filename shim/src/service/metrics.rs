@@ -1,10 +1,10 @@
 //! Figures in containerd's form: cgroup version 2's, as the guest has them.
 
-use std::{io, time::SystemTime};
+use std::time::SystemTime;
 
-use a3s_box_proto::agent::{CpuStats, MemoryStats};
+use a3s_box_proto::agent::{CpuStats, IoStats, MemoryStats, Pressure, Stall};
 use containerd_shim_protos::{
-    cgroups_v2::metrics::{CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat},
+    cgroups_v2::metrics::{CPUStat, IOStat, MemoryEvents, MemoryStat, Metrics, PSIData, PSIStats, PidsStat},
     sandbox_api::SandboxMetricsResponse,
 };
 use protobuf::{Message, MessageField, well_known_types::any::Any};
@@ -27,13 +27,13 @@ pub(super) async fn of_container(pod: &Pod, container: &Container) -> Result<Any
         .into_iter()
         .next()
         .ok_or_else(|| Error::NotFound(format!("figures of container {}", container.id)))?;
-    encode(stats.cpu.as_ref(), stats.memory.as_ref(), stats.process_count, stats.pids_limit)
+    encode(&stats.cpu, &stats.memory, &stats.io, (stats.process_count, stats.pids_limit))
 }
 
 /// The guest's as a whole.
 pub(super) async fn of_pod(pod: &Pod) -> Result<Any> {
     let stats = pod.ready("measure it")?.agent.stats(&[], false).await?;
-    encode(stats.cpu.as_ref(), stats.memory.as_ref(), stats.process_count, 0)
+    encode(&stats.cpu, &stats.memory, &stats.io, (stats.process_count, 0))
 }
 
 /// The answer to containerd's question for a sandbox's.
@@ -46,19 +46,40 @@ pub(super) async fn of_sandbox(pod: &Pod) -> Result<SandboxMetricsResponse> {
     Ok(response)
 }
 
-fn encode(cpu: Option<&CpuStats>, memory: Option<&MemoryStats>, processes: u64, limit: u64) -> Result<Any> {
-    let pids = PidsStat { current: processes, limit, ..PidsStat::default() };
+fn encode(cpu: &CpuStats, memory: &MemoryStats, io: &IoStats, (current, limit): (u64, u64)) -> Result<Any> {
     let metrics = Metrics {
-        pids: MessageField::some(pids),
-        cpu: cpu.map(convert_cpu).into(),
-        memory: memory.map(convert_memory).into(),
-        memory_events: memory
-            .map(|memory| MemoryEvents { oom_kill: memory.oom_kills, ..MemoryEvents::default() })
-            .into(),
+        pids: MessageField::some(PidsStat { current, limit, ..PidsStat::default() }),
+        cpu: MessageField::some(convert_cpu(cpu)),
+        memory: MessageField::some(convert_memory(memory)),
+        io: MessageField::some(IOStat { psi: psi(&io.pressure), ..IOStat::default() }),
+        memory_events: MessageField::some(MemoryEvents {
+            max: memory.limit_hits,
+            oom_kill: memory.oom_kills,
+            ..MemoryEvents::default()
+        }),
         ..Metrics::default()
     };
-    let value = metrics.write_to_bytes().map_err(io::Error::other).step(|| "encoding figures".into())?;
+    let value = metrics.write_to_bytes().map_err(std::io::Error::other).step(|| "encoding figures".into())?;
     Ok(Any { type_url: TYPE.into(), value, ..Any::default() })
+}
+
+/// Nothing, where the kernel has no such figures.
+fn psi(pressure: &Pressure) -> MessageField<PSIStats> {
+    let data = |stall: &MessageField<Stall>| {
+        let convert = |stall: &Stall| PSIData {
+            avg10: stall.avg10,
+            avg60: stall.avg60,
+            avg300: stall.avg300,
+            total: stall.total_usec,
+            ..PSIData::default()
+        };
+        MessageField::from(stall.as_ref().map(convert))
+    };
+    let (some, full) = (data(&pressure.some), data(&pressure.full));
+    if some.is_none() && full.is_none() {
+        return MessageField::none();
+    }
+    MessageField::some(PSIStats { some, full, ..PSIStats::default() })
 }
 
 fn convert_cpu(cpu: &CpuStats) -> CPUStat {
@@ -69,6 +90,7 @@ fn convert_cpu(cpu: &CpuStats) -> CPUStat {
         nr_periods: cpu.periods,
         nr_throttled: cpu.throttled_periods,
         throttled_usec: cpu.throttled_usec,
+        psi: psi(&cpu.pressure),
         ..CPUStat::default()
     }
 }
@@ -77,13 +99,17 @@ fn convert_memory(memory: &MemoryStats) -> MemoryStat {
     MemoryStat {
         anon: memory.anon,
         file: memory.file,
+        file_mapped: memory.mapped_file,
         inactive_file: memory.inactive_file,
+        active_file: memory.active_file,
         pgfault: memory.page_faults,
         pgmajfault: memory.major_page_faults,
         usage: memory.usage,
         usage_limit: memory.limit,
         swap_usage: memory.swap_usage,
         swap_limit: memory.swap_limit,
+        max_usage: memory.peak,
+        psi: psi(&memory.pressure),
         ..MemoryStat::default()
     }
 }

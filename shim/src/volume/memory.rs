@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use a3s_box_proto::{agent, ports::GUEST_MEMORY};
+use a3s_box_proto::{
+    agent,
+    ports::{GUEST_MEMORY, HUGEPAGE_BYTES},
+};
 use rustix::fs::{fstat, fstatfs, major, minor};
 use tracing::warn;
 
@@ -20,15 +23,20 @@ use crate::{
 
 /// statfs(2)'s number of tmpfs.
 const TMPFS: i64 = 0x0102_1994;
+/// That of huge pages' file system (emptyDir's medium HugePages), whose blocks are such pages.
+const HUGETLBFS: i64 = 0x9584_58f6;
 /// The most directories that a volume may begin with: kubelet makes one for each subPath.
 const MOST_DIRECTORIES: usize = 1024;
 
 /// A directory of an emptyDir in memory.
 #[derive(Debug)]
 pub struct Memory {
-    /// Which tmpfs it is of.
+    /// Which file system it is of.
     device: u64,
+    /// Its size, where that is limited.
     bytes: u64,
+    /// The size of its huge pages; 0 where they are ordinary ones.
+    hugepage: u64,
     /// Where in the volume; empty for all of it.
     path: PathBuf,
     /// Those that the host has in it, parents first, the volume itself before them.
@@ -40,12 +48,19 @@ pub struct Memory {
 /// What a directory of the host is of such a volume, if it is.
 ///
 /// # Errors
-/// The file system fails.
+/// The file system fails, or it is of huge pages that the guest has not got.
 pub fn find(pinned: &OwnedFd, resolved: &Path) -> io::Result<Option<Memory>> {
     let file_system = fstatfs(pinned)?;
-    if file_system.f_type != TMPFS {
-        return Ok(None);
-    }
+    let block = file_system.f_bsize.unsigned_abs();
+    let hugepage = match file_system.f_type {
+        TMPFS => 0,
+        HUGETLBFS if block == HUGEPAGE_BYTES => block,
+        HUGETLBFS => {
+            let reason = format!("it is of huge pages of {block} bytes: the guest's have {HUGEPAGE_BYTES}");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        _ => return Ok(None),
+    };
     let device = fstat(pinned)?.st_dev;
     let number = (major(device), minor(device));
     let points = table()?;
@@ -63,8 +78,8 @@ pub fn find(pinned: &OwnedFd, resolved: &Path) -> io::Result<Option<Memory>> {
     let below = resolved.strip_prefix(&holder.path).unwrap_or(Path::new(""));
     let path = holder.root.strip_prefix("/").unwrap_or(&holder.root).join(below);
     let (directories, has_files) = walk(&volume.path)?;
-    let bytes = file_system.f_blocks.saturating_mul(file_system.f_bsize.unsigned_abs());
-    Ok(Some(Memory { device, bytes, path, directories, has_files }))
+    let bytes = file_system.f_blocks.saturating_mul(block);
+    Ok(Some(Memory { device, bytes, hugepage, path, directories, has_files }))
 }
 
 /// All directories, and whether there is anything else.
@@ -136,6 +151,7 @@ impl Memories {
             .provide_memory(agent::ProvideMemoryRequest {
                 name: name.clone(),
                 bytes: memory.bytes,
+                hugepage_bytes: memory.hugepage,
                 directories: memory.directories.clone(),
                 path: memory.path.to_string_lossy().into_owned(),
                 shown: shown.clone().unwrap_or_default(),
