@@ -24,6 +24,8 @@ pub const GUEST_MIRRORS: &str = "/run/a3s/mirrors";
 pub const GUEST_MEMORY: &str = "/run/a3s/memory";
 /// Directory of the share that holds root filesystems mounted by the host.
 pub const SHARE_ROOTFS: &str = "rootfs";
+/// File of the share, in the host's memory, for outputs that have much to say.
+pub const SHARE_STREAMS: &str = "streams";
 
 /// The OCI mount type that names an object of the pod inside the guest (see `CreateContainerRequest.spec`).
 pub const POD_MOUNT_TYPE: &str = "pod";
