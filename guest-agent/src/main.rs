@@ -18,10 +18,11 @@ mod process;
 mod rootfs;
 mod sandbox;
 mod service;
+mod stream;
 mod sys;
 mod volume;
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, io, sync::Arc, time::Duration};
 
 use a3s_box_proto::{agent_ttrpc::create_agent, ports};
 use container::Containers;
@@ -124,10 +125,10 @@ async fn serve(zygote: Zygote, storage: Storage) -> Result<Infallible, Failed> {
     }
 }
 
-/// Connections of the host as ttrpc takes them. An error of accept concerns one connection, not the service.
+/// Connections of the host as ttrpc takes them.
 fn into_ttrpc(listener: HostListener) -> ttrpc::asynchronous::transport::Listener {
     ttrpc::asynchronous::transport::Listener::new(futures::stream::unfold(listener, |listener| async {
         let connection = listener.accept().await;
-        Some((connection, listener))
+        Some((io::Result::Ok(connection), listener))
     }))
 }

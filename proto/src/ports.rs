@@ -24,6 +24,8 @@ pub const GUEST_MIRRORS: &str = "/run/a3s/mirrors";
 pub const GUEST_MEMORY: &str = "/run/a3s/memory";
 /// Directory of the share that holds root filesystems mounted by the host.
 pub const SHARE_ROOTFS: &str = "rootfs";
+/// File of the share, in the host's memory, for outputs that have much to say.
+pub const SHARE_STREAMS: &str = "streams";
 
 /// The size of the guest's huge pages, which are the processor's.
 pub const HUGEPAGE_BYTES: u64 = 2 << 20;

@@ -51,7 +51,11 @@ func TestExecCarriesStreamsApartAndTheExitCode(t *testing.T) {
 	options := remotecommand.StreamOptions{Stdout: &out}
 	must(t, stream(t, "websocket v4", c.execURL(options, "echo", "old client"), options).wait(t))
 	equal(t, "stdout over v4", out.String(), "old client\n")
-	_, err := c.streamError("spdy", "absent-program")
+	// Nobody reads its errors, which are more than any pipe holds.
+	text, err := c.streamError("spdy", "sh", "-c", "dd if=/dev/zero bs=64k count=64 >&2 2>/dev/null && echo written")
+	must(t, err)
+	equal(t, "stdout beside unwanted errors", text, "written\n")
+	_, err = c.streamError("spdy", "absent-program")
 	contains(t, "an absent program", fmt.Sprint(err), "absent-program")
 }
 

@@ -30,7 +30,7 @@ func TestGuestReachesNoOtherPodsFiles(t *testing.T) {
 	c.exec("sh", "-c", "mkdir /share && mount -t virtiofs share /share")
 	reader := p.idle("reader", mounted(bind(ours, "/volume"), bind(readable, "/readable", readOnly)))
 	equal(t, "volumes in the share", c.exec("sh", "-c", "ls /share/volumes | wc -l"), "2")
-	found := c.exec("sh", "-c", "cd /share && find . -type f ! -path './layers/*' | sort && grep -rl "+secret+" volumes rootfs || true")
+	found := c.exec("sh", "-c", "cd /share && find . -type f ! -path './layers/*' ! -path ./streams | sort && grep -rl "+secret+" volumes rootfs || true")
 	equal(t, "files in the share", strings.Count(found, "\n")+1, 2)
 	for _, file := range strings.Fields(found) {
 		contains(t, "a file of the share", file, "./volumes/", "/file")
@@ -43,6 +43,10 @@ func TestGuestReachesNoOtherPodsFiles(t *testing.T) {
 		"for layer in /share/layers/*; do echo x >> $layer || exit 1; done",
 		"for volume in /share/volumes/*; do grep -q 'read only' $volume/file && { echo x > $volume/file || exit 1; }; done",
 		"cat /share/../" + theirs + "/secret",
+		"rm /share/streams",
+		"mv /share/streams /share/volumes/streams",
+		"ln /share/streams /share/other",
+		"dd if=/dev/zero of=/share/streams bs=1M count=9",
 		"for volume in /share/volumes/*; do ln -s " + theirs + " $volume/link && cat $volume/link/secret && exit 0; done; exit 1",
 	} {
 		t.Run(attempt, func(t *testing.T) {
@@ -52,6 +56,8 @@ func TestGuestReachesNoOtherPodsFiles(t *testing.T) {
 		})
 	}
 	equal(t, "the read-only file", mustRead(t, readable+"/file"), "read only")
+	c.exec("sh", "-c", ": > /share/streams")
+	equal(t, "much output after the file for it was filled and cut", len(c.exec("sh", "-c", "dd if=/dev/zero bs=64k count=64 | tr '\\0' x")), 4<<20)
 
 	// A container that may write comes later: it can, and the first one still cannot.
 	writer := p.idle("writer", mounted(bind(readable, "/readable")))

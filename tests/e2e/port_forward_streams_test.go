@@ -63,6 +63,16 @@ func TestPortForwardSaysThatNobodyListensAndGoesOn(t *testing.T) {
 			contains(t, name+": the answer", answer, "one\n")
 			equal(t, name+": the error", failure, "")
 		}
+		headers := http.Header{"Streamtype": {"error"}, "Port": {"8001"}, "Requestid": {"twice"}}
+		first, err := connection.CreateStream(headers)
+		must(t, err)
+		if _, err := connection.CreateStream(headers); err == nil {
+			t.Errorf("%s: a second error stream of one request was taken", name)
+		}
+		text := make([]byte, 1000)
+		count, err := first.Read(text)
+		must(t, err)
+		contains(t, name+": the error", string(text[:count]), "request twice: error stream already assigned")
 		connection.Close()
 	}
 }

@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod forward;
 mod output;
+mod pairs;
 mod port_forward;
 mod remote_command;
 mod request;

@@ -1,18 +1,17 @@
 //! Port-forward: each connection of the client's is one to a port inside the pod.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use a3s_box_spdy::{Incoming, ResetStatus, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinSet,
-    time::{Instant, sleep_until},
 };
 use tracing::debug;
 
 use super::{
-    STREAM_CREATION, forward,
+    forward,
     output::{Input, Output},
+    pairs::{Pair, Pairs},
     request, spdy,
     tunnel::Tunnel,
     upgrade::{Offer, Refusal, Upgrade},
@@ -61,45 +60,32 @@ pub async fn serve(
     }
 }
 
-/// A connection has two streams: its bytes, and what went wrong. They come in any order, and belong together by a
-/// request's id.
-#[derive(Debug, Default)]
-struct Pair {
-    data: Option<(Stream, u16)>,
-    error: Option<Stream>,
-    until: Option<Instant>,
-}
-
 async fn over_spdy(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
     let (mut session, transport) = spdy::open(connection, node.streaming.idle_timeout);
-    let mut pairs: HashMap<String, Pair> = HashMap::new();
+    let mut pairs = Pairs::default();
     let mut forwards = JoinSet::new();
     loop {
-        let oldest = pairs.values().filter_map(|pair| pair.until).min();
         let incoming = tokio::select! {
             incoming = session.accept() => match incoming {
                 Some(incoming) => incoming,
                 None => break,
             },
             Some(_) = forwards.join_next() => continue,
-            () = overdue(oldest) => {
-                // A stream whose other one does not come is reset with its pair.
-                pairs.retain(|_, pair| pair.until.is_some_and(|until| until > Instant::now()));
+            () = pairs.overdue() => {
+                pairs.give_up().await;
                 continue;
             }
         };
-        if let Some((id, pair)) = place(&mut pairs, incoming)
-            && let (Some((data, port)), Some(error)) = (pair.data, pair.error)
-        {
+        if let Some(Pair { id, port, data, error }) = pairs.place(incoming).await {
             debug!(sandbox = %sandbox.id, port, request = id, "forwarding");
             let ends = forward::Ends {
                 input: Box::new(data.recv) as Input,
                 output: Output::Spdy(data.send),
-                error: Output::Spdy(error.send),
+                error: Output::Spdy(error),
             };
             forwards.spawn(forward::run(sandbox.clone(), port, ends));
         }
@@ -108,46 +94,6 @@ async fn over_spdy(
     drop(forwards);
     drop(session);
     transport.finish().await;
-}
-
-async fn overdue(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Puts a new stream to its pair; answers the pair when it is whole. What is no stream of ours is refused.
-fn place(pairs: &mut HashMap<String, Pair>, incoming: Incoming) -> Option<(String, Pair)> {
-    let port = incoming.headers().get("port").and_then(|port| port.parse::<u16>().ok());
-    let kind = spdy::stream_type(&incoming).unwrap_or_default();
-    let is_data = kind == "data";
-    let Some(port) = port.filter(|port| *port > 0 && (is_data || kind == "error")) else {
-        debug!(kind, "a client opened a stream without a port or of another kind");
-        incoming.refuse(ResetStatus::RefusedStream);
-        return None;
-    };
-    // Old clients name no request: their streams come in pairs, the error's first.
-    let id = match incoming.headers().get("requestid") {
-        Some(id) => id.to_owned(),
-        None if is_data => incoming.id().get().saturating_sub(2).to_string(),
-        None => incoming.id().get().to_string(),
-    };
-    let pair = pairs.entry(id.clone()).or_default();
-    let taken = if is_data { pair.data.is_some() } else { pair.error.is_some() };
-    if taken {
-        incoming.refuse(ResetStatus::ProtocolError);
-        return None;
-    }
-    pair.until.get_or_insert_with(|| Instant::now() + STREAM_CREATION);
-    let stream = incoming.reply(&spdy::no_headers()).ok()?;
-    if is_data {
-        pair.data = Some((stream, port));
-    } else {
-        pair.error = Some(stream);
-    }
-    let is_whole = pair.data.is_some() && pair.error.is_some();
-    if is_whole { pairs.remove_entry(&id) } else { None }
 }
 
 /// The ports come from the CRI call, two channels each, which begin with the port's number.

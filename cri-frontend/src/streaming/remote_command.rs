@@ -97,7 +97,6 @@ pub async fn open(
         }
         Upgrade::Spdy(protocol) => {
             let (session, transport) = spdy::open(connection, idle);
-            let protocol = protocol.unwrap_or("channel.k8s.io");
             let opened = timeout(STREAM_CREATION, over_spdy(session, transport, streams, protocol)).await;
             if opened.is_err() {
                 debug!("a client did not open its streams in time");

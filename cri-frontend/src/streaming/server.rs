@@ -8,7 +8,10 @@ use http_body_util::Full;
 use hyper::{
     Method, Request as HttpRequest, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONNECTION, HOST, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{
+        ALLOW, CONNECTION, HOST, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
     server::conn::http1,
     service::service_fn,
 };
@@ -28,7 +31,7 @@ use super::{
     Request, Streaming, attach,
     error::StreamingError,
     exec, port_forward, remote_command, tls,
-    upgrade::{self, Offer, SPDY, STREAM_PROTOCOL, Upgrade},
+    upgrade::{self, Offer, SPDY, STREAM_PROTOCOL, Upgrade, WEBSOCKET_VERSION},
 };
 use crate::node::Node;
 
@@ -166,7 +169,7 @@ impl Connection {
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
             return answer;
         }
-        let agreed = match upgrade::agree(request.headers(), offer) {
+        let agreed = match upgrade::agree(request.method(), request.headers(), offer) {
             Ok(agreed) => agreed,
             Err(refusal) => return refuse_upgrade(&refusal, offer),
         };
@@ -228,12 +231,22 @@ async fn converse(
 
 fn refuse_upgrade(refusal: &upgrade::Refusal, offer: Offer) -> Answer {
     let mut answer = refuse(refusal.status(), &refusal.to_string());
-    if let upgrade::Refusal::Protocol { .. } = refusal {
-        for protocol in offer.spdy {
-            // As Kubernetes' library tells it.
-            let name = "x-accepted-stream-protocol-versions";
-            answer.headers_mut().append(name, HeaderValue::from_static(protocol));
+    let headers = answer.headers_mut();
+    match refusal {
+        upgrade::Refusal::Protocol { .. } => {
+            for protocol in offer.spdy {
+                // As Kubernetes' library tells it.
+                let name = "x-accepted-stream-protocol-versions";
+                headers.append(name, HeaderValue::from_static(protocol));
+            }
         }
+        upgrade::Refusal::Handshake(_) => {
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(WEBSOCKET_VERSION));
+        }
+        upgrade::Refusal::Method => {
+            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        }
+        upgrade::Refusal::NoUpgrade(_) | upgrade::Refusal::Ports { .. } => {}
     }
     answer
 }
@@ -246,9 +259,7 @@ fn switching(agreed: &Upgrade) -> Answer {
     match agreed {
         Upgrade::Spdy(protocol) => {
             headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
-            if let Some(protocol) = protocol {
-                headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
-            }
+            headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
         }
         Upgrade::WebSocket { key, protocol } => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -304,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_tells_what_was_agreed() {
-        let answer = switching(&Upgrade::Spdy(Some("v4.channel.k8s.io")));
+        let answer = switching(&Upgrade::Spdy("v4.channel.k8s.io"));
         assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(answer.headers()[UPGRADE], SPDY);
         assert_eq!(answer.headers()[STREAM_PROTOCOL], "v4.channel.k8s.io");

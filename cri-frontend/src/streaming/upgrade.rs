@@ -2,7 +2,7 @@
 //! client may try another way at the same URL.
 
 use hyper::{
-    HeaderMap, StatusCode,
+    HeaderMap, Method, StatusCode,
     header::{
         CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
@@ -10,14 +10,18 @@ use hyper::{
 
 /// How SPDY clients name the protocol above it.
 pub const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// The one version of WebSockets.
+pub const WEBSOCKET_VERSION: &str = "13";
+/// 16 bytes in base64.
+const KEY_LENGTH: usize = 24;
 /// What the `Upgrade` header says of SPDY.
 pub const SPDY: &str = "SPDY/3.1";
 
 /// What carries the streams, agreed upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upgrade {
-    /// SPDY/3.1, with the protocol above it; none where the client named none.
-    Spdy(Option<&'static str>),
+    /// SPDY/3.1, with the protocol above it.
+    Spdy(&'static str),
     /// A WebSocket.
     WebSocket {
         /// `Sec-WebSocket-Key`.
@@ -27,7 +31,7 @@ pub enum Upgrade {
     },
 }
 
-/// The protocols that are served for a kind of request, the best first.
+/// The protocols that are served for a kind of request.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer {
     /// Above SPDY.
@@ -42,9 +46,12 @@ pub enum Refusal {
     /// It asks for no upgrade, or for one that is unknown.
     #[error("this URL is for an upgrade to SPDY/3.1 or to a WebSocket, and the request asks for {0:?}")]
     NoUpgrade(String),
-    /// The handshake is no WebSocket's.
-    #[error("the WebSocket handshake lacks {0}")]
+    /// The handshake is not one of its protocol's.
+    #[error("unable to upgrade: the request lacks {0}")]
     Handshake(&'static str),
+    /// A WebSocket begins with GET.
+    #[error("unable to upgrade: a WebSocket's handshake is a GET")]
+    Method,
     /// No common protocol.
     #[error("none of the protocols {asked:?} is served here: {served:?} are")]
     Protocol {
@@ -68,23 +75,30 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoUpgrade(_) | Self::Handshake(_) | Self::Ports { .. } => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Protocol { .. } => StatusCode::FORBIDDEN,
         }
     }
 }
 
 /// Reads what the client asks for, and chooses.
-pub fn agree(headers: &HeaderMap, offer: Offer) -> Result<Upgrade, Refusal> {
+pub fn agree(method: &Method, headers: &HeaderMap, offer: Offer) -> Result<Upgrade, Refusal> {
     let upgrade = words(headers, &UPGRADE).join(", ");
     let upgrading = words(headers, &CONNECTION).iter().any(|word| word.eq_ignore_ascii_case("upgrade"));
     if upgrading && upgrade.eq_ignore_ascii_case(SPDY) {
-        return Ok(Upgrade::Spdy(best(&words(headers, &STREAM_PROTOCOL), offer.spdy)?));
+        let asked = words(headers, &STREAM_PROTOCOL);
+        let protocol = first(&asked, offer.spdy)?;
+        return protocol.map(Upgrade::Spdy).ok_or(Refusal::Handshake("an X-Stream-Protocol-Version"));
     }
     if upgrading && upgrade.eq_ignore_ascii_case("websocket") {
-        if words(headers, &SEC_WEBSOCKET_VERSION) != ["13"] {
+        if method != Method::GET {
+            return Err(Refusal::Method);
+        }
+        if words(headers, &SEC_WEBSOCKET_VERSION) != [WEBSOCKET_VERSION] {
             return Err(Refusal::Handshake("Sec-WebSocket-Version: 13"));
         }
-        let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::Handshake("a Sec-WebSocket-Key"))?;
+        let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == KEY_LENGTH);
+        let key = key.ok_or(Refusal::Handshake("a Sec-WebSocket-Key of 16 bytes in base64"))?;
         let asked = words(headers, &SEC_WEBSOCKET_PROTOCOL);
         return Ok(Upgrade::WebSocket {
             key: key.as_bytes().to_owned(),
@@ -94,26 +108,14 @@ pub fn agree(headers: &HeaderMap, offer: Offer) -> Result<Upgrade, Refusal> {
     Err(Refusal::NoUpgrade(upgrade))
 }
 
-/// The server's favourite among those that a SPDY client knows.
-fn best(asked: &[&str], served: &'static [&'static str]) -> Result<Option<&'static str>, Refusal> {
-    choose(asked, served, || served.iter().find(|one| asked.contains(one)).copied())
-}
-
-/// The client's favourite: WebSocket lists are in the client's order.
+/// The client's favourite among those that are served; none where it names none.
 fn first(asked: &[&str], served: &'static [&'static str]) -> Result<Option<&'static str>, Refusal> {
-    choose(asked, served, || asked.iter().find_map(|one| served.iter().find(|known| *known == one)).copied())
-}
-
-fn choose(
-    asked: &[&str],
-    served: &'static [&'static str],
-    common: impl FnOnce() -> Option<&'static str>,
-) -> Result<Option<&'static str>, Refusal> {
     if asked.is_empty() {
         return Ok(None);
     }
+    let common = asked.iter().find_map(|one| served.iter().find(|known| *known == one)).copied();
     let refusal = || Refusal::Protocol { asked: asked.iter().map(|&one| one.to_owned()).collect(), served };
-    common().map(Some).ok_or_else(refusal)
+    common.map(Some).ok_or_else(refusal)
 }
 
 /// The words of a header that is a comma-separated list, over however many lines.
@@ -136,36 +138,37 @@ mod tests {
         headers
     }
 
+    fn get(fields: &[(&'static str, &'static str)]) -> Result<Upgrade, Refusal> {
+        agree(&Method::GET, &headers(fields), OFFER)
+    }
+
     #[test]
-    fn spdy_clients_get_the_best_protocol_that_they_know() {
-        let asked = headers(&[
-            ("connection", "keep-alive, Upgrade"),
-            ("upgrade", "SPDY/3.1"),
-            ("x-stream-protocol-version", "v5"),
-            ("x-stream-protocol-version", "v3, v4"),
-        ]);
-        assert_eq!(agree(&asked, OFFER), Ok(Upgrade::Spdy(Some("v4"))));
-        let silent = headers(&[("connection", "upgrade"), ("upgrade", "spdy/3.1")]);
-        assert_eq!(agree(&silent, OFFER), Ok(Upgrade::Spdy(None)));
-        let unknown = headers(&[
-            ("connection", "upgrade"),
-            ("upgrade", "SPDY/3.1"),
-            ("x-stream-protocol-version", "v9"),
-        ]);
-        assert_eq!(agree(&unknown, OFFER).unwrap_err().status(), StatusCode::FORBIDDEN);
+    fn spdy_clients_get_their_first_that_is_served() {
+        let spdy = [("connection", "keep-alive, Upgrade"), ("upgrade", "spdy/3.1")];
+        let asking = |protocols: &[&'static str]| {
+            let lines = protocols.iter().map(|line| ("x-stream-protocol-version", *line));
+            get(&spdy.into_iter().chain(lines).collect::<Vec<_>>())
+        };
+        assert_eq!(asking(&["v5", "v3, v4"]), Ok(Upgrade::Spdy("v3")));
+        assert_eq!(asking(&["v9"]).unwrap_err().status(), StatusCode::FORBIDDEN);
+        assert_eq!(asking(&[]).unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
     fn websocket_clients_get_their_first_that_is_served() {
-        let asked = headers(&[
+        let mut asked = vec![
             ("connection", "Upgrade"),
             ("upgrade", "websocket"),
             ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "x"),
             ("sec-websocket-protocol", "v6, v4, v5"),
-        ]);
-        let Ok(Upgrade::WebSocket { protocol, .. }) = agree(&asked, OFFER) else { panic!("refused") };
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let Ok(Upgrade::WebSocket { protocol, .. }) = get(&asked) else { panic!("refused") };
         assert_eq!(protocol, Some("v4"));
+        let posted = agree(&Method::POST, &headers(&asked), OFFER).unwrap_err();
+        assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
+        asked[4].1 = "short";
+        assert_eq!(get(&asked).unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
@@ -176,7 +179,7 @@ mod tests {
             &[("connection", "upgrade"), ("upgrade", "h2c")],
             &[("connection", "upgrade"), ("upgrade", "websocket")],
         ] {
-            assert_eq!(agree(&headers(fields), OFFER).unwrap_err().status(), StatusCode::BAD_REQUEST);
+            assert_eq!(get(fields).unwrap_err().status(), StatusCode::BAD_REQUEST);
         }
     }
 }

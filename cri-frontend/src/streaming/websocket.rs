@@ -182,9 +182,8 @@ async fn receive(
                 let _ = hand_on(pipe, &bytes, &probe).await;
             }
             Event::End(channel) => {
-                if let Some(pipe) = pipes.get_mut(usize::from(channel)) {
-                    *pipe = None;
-                }
+                let pipe = pipes.get_mut(usize::from(channel));
+                *pipe.ok_or("the end of a channel that there is none of")? = None;
             }
             Event::Nothing => {}
         }

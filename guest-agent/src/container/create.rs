@@ -23,7 +23,7 @@ use crate::{
         pty::Pty,
         reaper::Launch,
         seccomp::Filter,
-        stdio::{self, Stdio},
+        stdio::{self, Stdio, Streams},
         zygote::{Conversation, Create, Reply, Request},
     },
     rootfs::{self, Rootfs, Storage, lookup::Root},
@@ -169,7 +169,9 @@ impl Containers {
         let (stdio, ends) = if terminal {
             (None, stdio::placeholders()?)
         } else {
-            let (stdio, ends) = stdio::pipes(uid, gid, wanted.stdin)?;
+            // Who attaches may want the outputs, though nobody else does.
+            let streams = Streams { stdin: wanted.stdin, stdout: true, stderr: true };
+            let (stdio, ends) = stdio::pipes(uid, gid, streams)?;
             (Some(stdio), ends)
         };
         let request = Request::Create(Box::new(Create {

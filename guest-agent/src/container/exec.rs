@@ -14,7 +14,7 @@ use crate::{
     cgroup,
     error::{Error, Failed, For, Object, Step},
     process::{
-        stdio,
+        stdio::{self, Streams},
         zygote::{self, Conversation, Reply, Request},
     },
     rootfs::lookup::Root,
@@ -27,8 +27,8 @@ pub struct Wanted {
     pub id: ExecId,
     /// OCI `process` object, JSON.
     pub process: Vec<u8>,
-    /// It reads from the host.
-    pub stdin: bool,
+    /// The streams that the host has.
+    pub streams: Streams,
 }
 
 impl Containers {
@@ -74,7 +74,7 @@ impl Containers {
         process_spec::set_user(&mut process, &resolved, || {
             user::home(&Root::open(&container.root_path()).of(object)?, resolved.uid)
         })?;
-        let running = self.run(container, &process, wanted.stdin).await.of(object)?;
+        let running = self.run(container, &process, wanted.streams).await.of(object)?;
         running.map_err(|message| Error::Program { object: object(), message })
     }
 
@@ -82,14 +82,14 @@ impl Containers {
         &self,
         container: &Container,
         process: &ProcessSpec,
-        stdin: bool,
+        streams: Streams,
     ) -> Result<Result<crate::process::Process, String>, Failed> {
         let (uid, gid) = (process.user().uid(), process.user().gid());
         let terminal = process.terminal().unwrap_or(false);
         let (stdio, ends) = if terminal {
             (None, stdio::placeholders()?)
         } else {
-            let (stdio, ends) = stdio::pipes(uid, gid, stdin)?;
+            let (stdio, ends) = stdio::pipes(uid, gid, streams)?;
             (Some(stdio), ends)
         };
         // A container may have moved its init process below its own cgroup, which then takes no processes itself.
@@ -107,7 +107,7 @@ impl Containers {
             Ok(made) => made,
             Err(message) => return Ok(Err(message)),
         };
-        let stdio = stdio.map_or_else(|| create::terminal_of(master, uid, stdin), Ok);
+        let stdio = stdio.map_or_else(|| create::terminal_of(master, uid, streams.stdin), Ok);
         create::adopt(pid, &launch, stdio).map(Ok)
     }
 }

@@ -5,15 +5,17 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
+use a3s_box_proto::stream::Taken;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe2,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncReadExt, AsyncWrite},
     net::unix::pipe,
 };
 
@@ -21,16 +23,19 @@ use super::{
     pty::Pty,
     streams::{Input, Output},
 };
-use crate::error::{Failed, Step};
+use crate::{
+    error::{Failed, Step},
+    stream::{Bulk, Flow},
+};
 
 /// The agent's ends, for as long as the process is known.
 #[derive(Debug)]
 pub struct Stdio {
     /// None where the process reads /dev/null.
     pub stdin: Option<Input>,
-    /// What it writes, or what its terminal shows.
+    /// What it writes, or what its terminal shows; none where it is /dev/null.
     pub stdout: Option<Output>,
-    /// None where it has a terminal.
+    /// None where it has a terminal, too.
     pub stderr: Option<Output>,
     /// Its terminal.
     pub terminal: Option<Pty>,
@@ -46,8 +51,8 @@ fn open_null() -> Result<OwnedFd, Failed> {
     Ok(null.into())
 }
 
-/// What a pipe holds: four times what is usual, so that a process that writes much is changed for the agent less often.
-const PIPE_BYTES: i32 = 256 * 1024;
+/// What a pipe holds: as much as it may, so that a process that writes much is changed for the agent seldom.
+const PIPE_BYTES: i32 = 1024 * 1024;
 
 /// A pipe that belongs to the process's user, who opens it again as /dev/stdout or /dev/stderr.
 fn make_pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd), Failed> {
@@ -60,23 +65,37 @@ fn make_pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd), Failed> {
     Ok((read, write))
 }
 
-/// Pipes for a process of that user; without `stdin` it reads /dev/null.
-pub fn pipes(uid: u32, gid: u32, stdin: bool) -> Result<(Stdio, ProcessEnds), Failed> {
-    let (input, stdin) = if stdin {
+/// Which streams of a process the host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: bool,
+    /// What it writes.
+    pub stdout: bool,
+    /// What it writes of errors.
+    pub stderr: bool,
+}
+
+/// Pipes for a process of that user; what the host does not have is /dev/null.
+pub fn pipes(uid: u32, gid: u32, streams: Streams) -> Result<(Stdio, ProcessEnds), Failed> {
+    let (input, stdin) = if streams.stdin {
         let (read, write) = make_pipe(uid, gid)?;
         let sender = pipe::Sender::from_owned_fd(write).step(|| "watch stdin".to_owned())?;
         (Some(Input::new(Sink::Pipe(Some(sender)))), read)
     } else {
         (None, open_null()?)
     };
-    let output = || {
+    let output = |wanted: bool| {
+        if !wanted {
+            return Ok((None, open_null()?));
+        }
         let (read, write) = make_pipe(uid, gid)?;
         let receiver = pipe::Receiver::from_owned_fd(read).step(|| "watch an output".to_owned())?;
-        Ok::<_, Failed>((Output::new(Source::Pipe(receiver)), write))
+        Ok::<_, Failed>((Some(Output::new(Source::Pipe(Flow::new(receiver)))), write))
     };
-    let (stdout, stdout_end) = output()?;
-    let (stderr, stderr_end) = output()?;
-    let stdio = Stdio { stdin: input, stdout: Some(stdout), stderr: Some(stderr), terminal: None };
+    let (stdout, stdout_end) = output(streams.stdout)?;
+    let (stderr, stderr_end) = output(streams.stderr)?;
+    let stdio = Stdio { stdin: input, stdout, stderr, terminal: None };
     Ok((stdio, ProcessEnds([stdin, stdout_end, stderr_end])))
 }
 
@@ -101,20 +120,17 @@ impl Stdio {
 #[derive(Debug)]
 pub enum Source {
     /// A pipe.
-    Pipe(pipe::Receiver),
+    Pipe(Flow<pipe::Receiver>),
     /// A terminal.
     Terminal(Pty),
 }
 
-impl AsyncRead for Source {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Pipe(pipe) => Pin::new(pipe).poll_read(context, buffer),
-            Self::Terminal(terminal) => Pin::new(terminal).poll_read(context, buffer),
+impl Source {
+    /// Takes what comes next. Cancel-safe.
+    pub async fn take(&mut self, bulk: &Arc<Bulk>, buffer: &mut [u8]) -> io::Result<Taken> {
+        match self {
+            Self::Pipe(pipe) => pipe.take(bulk, buffer).await,
+            Self::Terminal(terminal) => terminal.read(buffer).await.map(Taken::Read),
         }
     }
 }

@@ -1,13 +1,18 @@
 //! One standard stream of a process and the connections that come and go on it. What a process writes waits in its
 //! pipe while nobody is connected; whoever connects last takes the stream over.
 
-use a3s_box_proto::stream::{FrameReader, Kind, Receiver, Sender, StreamError, Turn, write_frame};
+use std::{io, sync::Arc};
+
+use a3s_box_proto::stream::{
+    self, FrameReader, Kind, Receiver, Sender, StreamError, Taken, Turn, write_frame,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Mutex, MutexGuard, watch},
 };
 
 use super::stdio::{Sink, Source};
+use crate::stream::Bulk;
 
 /// The right to use a stream: the next connection takes it from the one before.
 #[derive(Debug)]
@@ -53,7 +58,7 @@ impl Output {
         Self(Seat::new((Sender::default(), source)))
     }
 
-    /// Serves a connection that already has `offset` bytes of the stream.
+    /// Serves a connection that already has `offset` bytes of the stream; much at once goes through `bulk`.
     ///
     /// # Errors
     /// The peer breaks the protocol, or the stream cannot be read.
@@ -62,16 +67,30 @@ impl Output {
         from_peer: &mut FrameReader<impl AsyncRead + Unpin>,
         to_peer: &mut (impl AsyncWrite + Unpin),
         offset: u64,
+        bulk: &Arc<Bulk>,
     ) -> Result<(), StreamError> {
         let Some((mut state, mut replaced)) = self.0.take().await else { return Ok(()) };
         let (sender, source) = &mut *state;
+        let mut source = Flowing { source, bulk };
         if write_frame(to_peer, Kind::Opened, &offset.to_be_bytes()).await.is_err() {
             return Ok(());
         }
         tokio::select! {
-            outcome = sender.run(source, from_peer, to_peer, offset) => outcome.map(drop),
+            outcome = sender.run(&mut source, from_peer, to_peer, offset) => outcome.map(drop),
             () = replaced.happens() => Ok(()),
         }
+    }
+}
+
+/// An output while it is served.
+struct Flowing<'a> {
+    source: &'a mut Source,
+    bulk: &'a Arc<Bulk>,
+}
+
+impl stream::Source for Flowing<'_> {
+    async fn take(&mut self, buffer: &mut [u8]) -> io::Result<Taken> {
+        self.source.take(self.bulk, buffer).await
     }
 }
 
@@ -111,8 +130,6 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::{
         io::{AsyncWriteExt, DuplexStream, ReadHalf, duplex, split},
         net::unix::pipe,
@@ -120,13 +137,14 @@ mod tests {
     };
 
     use super::*;
+    use crate::stream::Flow;
 
     fn connect(output: &Arc<Output>, offset: u64) -> (FrameReader<ReadHalf<DuplexStream>>, JoinHandle<()>) {
         let (near, far) = duplex(4096);
         let output = Arc::clone(output);
         let serving = tokio::spawn(async move {
             let (read, mut write) = split(near);
-            output.serve(&mut FrameReader::new(read), &mut write, offset).await.unwrap();
+            output.serve(&mut FrameReader::new(read), &mut write, offset, &Arc::default()).await.unwrap();
         });
         let (read, write) = split(far);
         // Keeps the connection open without a use of its own.
@@ -140,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn a_newer_connection_takes_the_stream_over_and_goes_on_where_the_host_is() {
         let (mut process, read) = pipe::pipe().unwrap();
-        let output = Arc::new(Output::new(Source::Pipe(read)));
+        let output = Arc::new(Output::new(Source::Pipe(Flow::new(read))));
         let (mut first, first_served) = connect(&output, 0);
         assert_eq!(first.next().await.unwrap().0, Kind::Opened);
         process.write_all(b"hello").await.unwrap();

@@ -9,6 +9,7 @@ use crate::{
     container::{create, exec, user},
     error::Error,
     init::network::{self, Network},
+    process::stdio::Streams,
     rootfs::{Wanted, erofs::is_layer_name},
     sandbox::Configuration,
     sys::tty::Size,
@@ -149,9 +150,9 @@ fn rootfs(rootfs: Option<Rootfs>) -> Result<Wanted, Error> {
 
 /// Exec.
 pub fn exec(request: agent::ExecRequest) -> Result<(ContainerId, exec::Wanted), Error> {
+    let streams = Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
     let id = container_id(request.container_id)?;
-    let wanted =
-        exec::Wanted { id: exec_id(request.exec_id)?, process: request.process, stdin: request.stdin };
+    let wanted = exec::Wanted { id: exec_id(request.exec_id)?, process: request.process, streams };
     Ok((id, wanted))
 }
 

@@ -3,17 +3,19 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use a3s_box_proto::stream::{FrameReader, Kind, StreamError, carry, write_frame};
+use a3s_box_proto::stream::{FrameReader, Kind, Source, StreamError, Taken, carry, write_frame};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, tcp},
     time::timeout,
 };
 
 use super::streams::refuse;
+use crate::stream::{Bulk, Flow};
 
 /// Loopback answers at once, or not at all where a full backlog drops what comes.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +25,7 @@ pub async fn serve(
     port: u32,
     from_host: &mut FrameReader<impl AsyncRead + Unpin>,
     to_host: &mut (impl AsyncWrite + Unpin),
+    bulk: &Arc<Bulk>,
 ) -> Result<(), StreamError> {
     let mut stream = match dial(port).await {
         Ok(stream) => stream,
@@ -31,8 +34,21 @@ pub async fn serve(
         }
     };
     write_frame(to_host, Kind::Opened, &0u64.to_be_bytes()).await.map_err(StreamError::Local)?;
-    let (mut read, mut write) = stream.split();
-    carry(from_host, to_host, &mut read, &mut write).await
+    let (read, mut write) = stream.split();
+    let mut served = Served { flow: Flow::new(read), bulk };
+    carry(from_host, to_host, &mut served, &mut write, None).await
+}
+
+/// What the server in the pod sends.
+struct Served<'a> {
+    flow: Flow<tcp::ReadHalf<'a>>,
+    bulk: &'a Arc<Bulk>,
+}
+
+impl Source for Served<'_> {
+    async fn take(&mut self, buffer: &mut [u8]) -> io::Result<Taken> {
+        self.flow.take(self.bulk, buffer).await
+    }
 }
 
 /// Loopback of either family: IPv4 first, as most servers listen there. The error is that of the first.
@@ -68,7 +84,7 @@ mod tests {
             let (near, far) = duplex(100_000);
             tokio::spawn(async move {
                 let (read, mut write) = split(far);
-                serve(port.into(), &mut FrameReader::new(read), &mut write).await.unwrap();
+                serve(port.into(), &mut FrameReader::new(read), &mut write, &Arc::default()).await.unwrap();
             });
             let (read, mut to_guest) = split(near);
             let mut from_guest = FrameReader::new(read);
@@ -101,7 +117,7 @@ mod tests {
         drop(listener);
         let (near, far) = duplex(1000);
         let (read, mut write) = split(far);
-        serve(port.into(), &mut FrameReader::new(read), &mut write).await.unwrap();
+        serve(port.into(), &mut FrameReader::new(read), &mut write, &Arc::default()).await.unwrap();
         let (read, _write) = split(near);
         let mut from_guest = FrameReader::new(read);
         let (kind, text) = from_guest.next().await.unwrap();

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use a3s_box_proto::stream::MAX_PACKET;
@@ -15,6 +16,9 @@ use tokio::{
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use crate::error::{Failed, Step};
+
+/// After a failed accept (no descriptors, no memory) the next is tried this much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening port with a bound on its connections.
 #[derive(Debug)]
@@ -38,16 +42,25 @@ impl HostListener {
         Ok(Self { listener, room: Arc::new(Semaphore::new(most_connections)) })
     }
 
-    /// The next connection of the host's. What comes from elsewhere, or is too much, is closed.
-    pub async fn accept(&self) -> io::Result<HostConnection> {
+    /// The next connection of the host's. What comes from elsewhere, or is too much, is closed. An error concerns one
+    /// connection, not the service.
+    pub async fn accept(&self) -> HostConnection {
         loop {
-            let (stream, from) = std::future::poll_fn(|context| self.listener.poll_accept(context)).await?;
+            let accepted = std::future::poll_fn(|context| self.listener.poll_accept(context)).await;
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             if from.cid() != VMADDR_CID_HOST {
                 tracing::warn!(cid = from.cid(), "refused a connection that is not the host's");
                 continue;
             }
             match Arc::clone(&self.room).try_acquire_owned() {
-                Ok(place) => return Ok(HostConnection { stream, _place: place }),
+                Ok(place) => return HostConnection { stream, _place: place },
                 Err(_) => tracing::warn!("refused a connection: too many"),
             }
         }

@@ -1,6 +1,6 @@
 //! Connections that carry a process's standard streams, one each.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use a3s_box_proto::{
     agent::{Stream, StreamOpen},
@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     container::Containers,
-    error::{Error, Failed, Step},
+    error::{Error, Failed},
     process::Process,
+    stream::Bulk,
 };
 
 /// Each process has up to three streams, and replaced ones take a moment to go.
@@ -32,20 +33,25 @@ pub fn bind() -> Result<HostListener, Failed> {
 }
 
 /// Serves all stream connections.
-pub async fn serve(listener: HostListener, containers: Arc<Containers>) -> Result<(), Failed> {
+pub async fn serve(listener: HostListener, containers: Arc<Containers>) -> Infallible {
+    let bulk = Arc::<Bulk>::default();
     loop {
-        let connection = listener.accept().await.step(|| "accept a stream's connection".to_owned())?;
-        let containers = Arc::clone(&containers);
+        let connection = listener.accept().await;
+        let (containers, bulk) = (Arc::clone(&containers), Arc::clone(&bulk));
         // It ends by itself: with its stream, its connection, or a newer one for the same stream.
         tokio::spawn(async move {
-            if let Err(error) = serve_one(connection, &containers).await {
+            if let Err(error) = serve_one(connection, &containers, &bulk).await {
                 tracing::debug!("stream connection: {error}");
             }
         });
     }
 }
 
-async fn serve_one(connection: HostConnection, containers: &Containers) -> Result<(), StreamError> {
+async fn serve_one(
+    connection: HostConnection,
+    containers: &Containers,
+    bulk: &Arc<Bulk>,
+) -> Result<(), StreamError> {
     let (read, mut to_host) = split(connection);
     let mut from_host = FrameReader::new(read);
     let opened = tokio::time::timeout(OPEN_PATIENCE, read_open(&mut from_host)).await;
@@ -53,7 +59,7 @@ async fn serve_one(connection: HostConnection, containers: &Containers) -> Resul
         Err(_) => return Err(StreamError::Protocol("no OPEN came in time")),
         Ok(Err(error)) => return Err(error.into()),
         Ok(Ok(open)) if open.stream.enum_value_or_default() == Stream::TCP => {
-            return forward::serve(open.port, &mut from_host, &mut to_host).await;
+            return forward::serve(open.port, &mut from_host, &mut to_host, bulk).await;
         }
         Ok(Ok(open)) => match find(&open, containers) {
             Ok(process) => (open, process),
@@ -69,8 +75,8 @@ async fn serve_one(connection: HostConnection, containers: &Containers) -> Resul
         Stream::STDOUT | Stream::STDERR => {
             let is_stdout = open.stream.enum_value_or_default() == Stream::STDOUT;
             match if is_stdout { &stdio.stdout } else { &stdio.stderr } {
-                Some(output) => output.serve(&mut from_host, &mut to_host, open.offset).await,
-                None => return refuse(&mut to_host, "the process has a terminal and so no stderr").await,
+                Some(output) => output.serve(&mut from_host, &mut to_host, open.offset, bulk).await,
+                None => return refuse(&mut to_host, "the process has no such output").await,
             }
         }
         Stream::TCP | Stream::STREAM_UNSPECIFIED => {

@@ -2,26 +2,28 @@
 //!
 //! ```text
 //! sender ── DATA bytes ─────▶ receiver        at most AHEAD bytes beyond the last ACK
+//! sender ── PLACED u32 u32 ─▶ receiver        the next bytes are in a file of both; at most MOST_SLOTS of them beyond it
 //! sender ── END ────────────▶ receiver        handed on as a shutdown
 //! sender ◀── ACK u64 ──────── receiver        what was handed on so far, in all: bytes, and one more for the END;
-//!                                             each ACK_EVERY bytes
+//!                                             each ACK_EVERY bytes and each PLACED
 //! ```
 //!
 //! A connection that breaks breaks both directions, as with TCP itself.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+mod arrived;
+mod sent;
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{Notify, watch},
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use self::{
+    arrived::{Arrived, Part},
+    sent::Sent,
+};
 use super::{
-    ACK_EVERY, FrameError, FrameReader, Kind, StreamError, WINDOW,
+    ACK_EVERY, BulkFile, FrameError, FrameReader, Kind, Source, StreamError, Taken, WINDOW,
+    bulk::{MOST_SLOTS, NO_FILE, PIECE, Place},
     frame::{CHUNK, HEADER, header},
+    held::placed_frame,
     parse_offset, write_frame,
 };
 
@@ -30,119 +32,55 @@ use super::{
 const AHEAD: usize = WINDOW / 2;
 
 /// Carries bytes between a connection with a peer and a local stream until both directions have ended. Neither waits
-/// for the other: a local stream that does not take its bytes holds nothing up but their sender.
+/// for the other: a local stream that does not take its bytes holds nothing up but their sender. The peer may put many
+/// bytes into `bulk`, where there is one.
 ///
 /// # Errors
 /// The peer breaks the protocol, the connection breaks, or the local stream does.
 pub async fn carry(
     from_peer: &mut FrameReader<impl AsyncRead + Unpin>,
     to_peer: &mut (impl AsyncWrite + Unpin),
-    local_read: &mut (impl AsyncRead + Unpin),
+    local_read: &mut impl Source,
     local_write: &mut (impl AsyncWrite + Unpin),
+    bulk: Option<&BulkFile>,
 ) -> Result<(), StreamError> {
     let to_peer = tokio::sync::Mutex::new(to_peer);
     let (sent, arrived) = (Sent::default(), Arrived::default());
     tokio::try_join!(
         send(local_read, &to_peer, &sent),
         receive(from_peer, &arrived, &sent),
-        hand_on(&arrived, local_write, &to_peer),
+        hand_on(&arrived, local_write, &to_peer, bulk),
     )
     .map(drop)
 }
 
-/// What was sent, and how much of it the peer has handed on.
-#[derive(Default)]
-struct Sent {
-    bytes: AtomicU64,
-    ended: AtomicBool,
-    acknowledged: watch::Sender<u64>,
-}
-
-impl Sent {
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Waits until more may be sent, and says how much.
-    async fn room(&self) -> usize {
-        let ahead = |acknowledged: u64| (self.bytes() - acknowledged) as usize;
-        let mut acknowledged = self.acknowledged.subscribe();
-        // The sender of the watch is borrowed: it cannot go.
-        let _ = acknowledged.wait_for(|acknowledged| ahead(*acknowledged) < AHEAD).await;
-        AHEAD - ahead(*acknowledged.borrow())
-    }
-
-    /// Takes the peer's word; says whether it has all, the end included.
-    fn acknowledge(&self, total: u64) -> Result<bool, StreamError> {
-        let (bytes, ended) = (self.bytes(), self.ended.load(Ordering::Relaxed));
-        if ended && total == bytes + 1 {
-            return Ok(true);
-        }
-        if total > bytes || total < *self.acknowledged.borrow() {
-            return Err(StreamError::Protocol("acknowledged what was not sent"));
-        }
-        self.acknowledged.send_replace(total);
-        Ok(false)
-    }
-}
-
-/// What came from the peer and was not handed on yet.
-#[derive(Default)]
-struct Arrived {
-    state: Mutex<(Vec<u8>, bool)>,
-    changed: Notify,
-}
-
-impl Arrived {
-    fn push(&self, bytes: &[u8]) -> Result<(), StreamError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.len() + bytes.len() > AHEAD {
-            return Err(StreamError::Protocol("sent more than there is room for"));
-        }
-        state.0.extend_from_slice(bytes);
-        drop(state);
-        self.changed.notify_one();
-        Ok(())
-    }
-
-    fn end(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        self.changed.notify_one();
-    }
-
-    /// Exchanges what was taken before for all that is there; nothing at the end.
-    async fn next(&self, taken: &mut Vec<u8>) {
-        taken.clear();
-        loop {
-            {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if !state.0.is_empty() || state.1 {
-                    return std::mem::swap(&mut state.0, taken);
-                }
-            }
-            self.changed.notified().await;
-        }
-    }
-}
-
 async fn send<W: AsyncWrite + Unpin>(
-    local_read: &mut (impl AsyncRead + Unpin),
+    local_read: &mut impl Source,
     to_peer: &tokio::sync::Mutex<&mut W>,
     sent: &Sent,
 ) -> Result<(), StreamError> {
     let mut frame = vec![0; HEADER + CHUNK];
     loop {
         let room = sent.room().await.min(CHUNK);
-        let read = local_read.read(&mut frame[HEADER..HEADER + room]).await;
-        let count = read.map_err(StreamError::Local)?;
-        let kind = if count == 0 { Kind::End } else { Kind::Data };
-        frame[..HEADER].copy_from_slice(&header(kind, count));
-        sent.bytes.fetch_add(count as u64, Ordering::Relaxed);
-        sent.ended.store(count == 0, Ordering::Relaxed);
+        let taken = local_read.take(&mut frame[HEADER..HEADER + room]).await;
+        let (placed, frame, ended) = match taken.map_err(StreamError::Local)? {
+            Taken::Read(count) => {
+                sent.read(count);
+                let kind = if count == 0 { Kind::End } else { Kind::Data };
+                frame[..HEADER].copy_from_slice(&header(kind, count));
+                (Vec::new(), &frame[..HEADER + count], count == 0)
+            }
+            Taken::Placed(placed) => {
+                let told = placed_frame(placed.place());
+                sent.place(placed);
+                (told, &[][..], false)
+            }
+        };
         let mut to_peer = to_peer.lock().await;
-        to_peer.write_all(&frame[..HEADER + count]).await.map_err(StreamError::Local)?;
+        to_peer.write_all(&placed).await.map_err(StreamError::Local)?;
+        to_peer.write_all(frame).await.map_err(StreamError::Local)?;
         to_peer.flush().await.map_err(StreamError::Local)?;
-        if count == 0 {
+        if ended {
             return Ok(());
         }
     }
@@ -157,6 +95,7 @@ async fn receive(
     while !(acknowledged && ended) {
         match from_peer.next().await {
             Ok((Kind::Data, bytes)) if !ended => arrived.push(bytes)?,
+            Ok((Kind::Placed, place)) if !ended => arrived.place(Place::parse(place)?)?,
             Ok((Kind::End, _)) if !ended => {
                 ended = true;
                 arrived.end();
@@ -164,7 +103,7 @@ async fn receive(
             Ok((Kind::Ack, total)) if !acknowledged => {
                 acknowledged = sent.acknowledge(parse_offset(total)?)?;
             }
-            Ok(_) => return Err(StreamError::Protocol("DATA, one END and ACKs were expected")),
+            Ok(_) => return Err(StreamError::Protocol("DATA, PLACED, one END and ACKs were expected")),
             // This side has all that there is; what is missing is only the peer's word for the other.
             Err(FrameError::Connection(_)) if ended => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -177,37 +116,63 @@ async fn hand_on<W: AsyncWrite + Unpin>(
     arrived: &Arrived,
     local_write: &mut (impl AsyncWrite + Unpin),
     to_peer: &tokio::sync::Mutex<&mut W>,
+    bulk: Option<&BulkFile>,
 ) -> Result<(), StreamError> {
     let (mut total, mut acknowledged) = (0, 0);
-    let mut bytes = Vec::new();
-    loop {
-        arrived.next(&mut bytes).await;
-        if bytes.is_empty() {
-            local_write.shutdown().await.map_err(StreamError::Local)?;
-            // A peer that has gone has no use for it.
-            let _ = write_frame(*to_peer.lock().await, Kind::Ack, &u64::to_be_bytes(total + 1)).await;
-            return Ok(());
-        }
-        local_write.write_all(&bytes).await.map_err(StreamError::Local)?;
-        total += bytes.len() as u64;
-        if total - acknowledged >= ACK_EVERY {
+    let mut spent = Vec::new();
+    while let Some(part) = arrived.next(std::mem::take(&mut spent)).await {
+        let due = match part {
+            Part::Bytes(bytes) => {
+                local_write.write_all(&bytes).await.map_err(StreamError::Local)?;
+                total += bytes.len() as u64;
+                spent = bytes;
+                total - acknowledged >= ACK_EVERY
+            }
+            Part::Placed(place) => {
+                total += place.len() as u64;
+                fetch(place, bulk, local_write).await?;
+                // The sender needs the slot.
+                true
+            }
+        };
+        if due {
             acknowledged = total;
             let told = write_frame(*to_peer.lock().await, Kind::Ack, &total.to_be_bytes()).await;
             told.map_err(StreamError::Local)?;
         }
     }
+    local_write.shutdown().await.map_err(StreamError::Local)?;
+    // A peer that has gone has no use for it.
+    let _ = write_frame(*to_peer.lock().await, Kind::Ack, &u64::to_be_bytes(total + 1)).await;
+    Ok(())
+}
+
+async fn fetch(
+    place: Place,
+    bulk: Option<&BulkFile>,
+    local_write: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), StreamError> {
+    let bulk = bulk.ok_or(NO_FILE)?;
+    let mut bytes = vec![0; PIECE.min(place.len())];
+    for piece in place.pieces(PIECE) {
+        let bytes = &mut bytes[..piece.len()];
+        bulk.read(&piece, bytes)?;
+        local_write.write_all(bytes).await.map_err(StreamError::Local)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
 
     use super::*;
+    use crate::stream::testing::{Alternating, bulk_file};
 
     async fn end(peer: DuplexStream, local: DuplexStream) -> Result<(), StreamError> {
         let (read, mut write) = split(peer);
         let (mut local_read, mut local_write) = split(local);
-        carry(&mut FrameReader::new(read), &mut write, &mut local_read, &mut local_write).await
+        carry(&mut FrameReader::new(read), &mut write, &mut local_read, &mut local_write, None).await
     }
 
     #[tokio::test]
@@ -266,6 +231,49 @@ mod tests {
         tokio::join!(writing, reading);
         assert!(got == bytes && served.await.unwrap() == bytes);
         carrying.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn many_bytes_go_through_a_file_in_their_order() {
+        let (near, far) = duplex(1000);
+        let (file, bulk) = bulk_file();
+        let data: Vec<u8> = (0..9_000_000u32).map(|n| (n % 251) as u8).collect();
+        let mut source = Alternating::new(data.clone(), file);
+        let (mut client, client_end) = duplex(100_000);
+        let sending = async {
+            let (read, mut write) = split(near);
+            carry(&mut FrameReader::new(read), &mut write, &mut source, &mut tokio::io::sink(), None).await
+        };
+        let receiving = async {
+            let (read, mut write) = split(far);
+            let (mut local_read, mut local_write) = split(client_end);
+            let reader = &mut FrameReader::new(read);
+            carry(reader, &mut write, &mut local_read, &mut local_write, Some(&bulk)).await
+        };
+        let mut got = Vec::new();
+        let showing = async {
+            client.read_to_end(&mut got).await.unwrap();
+            client.shutdown().await.unwrap();
+            Ok(())
+        };
+        tokio::try_join!(sending, receiving, showing).unwrap();
+        assert!(got == data && source.slots_are_free());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_places_too_much_or_where_nothing_is_shared_is_refused() {
+        for (bulk, most) in [(None, 1), (Some(bulk_file().1), MOST_SLOTS + 2)] {
+            let (near, mut far) = duplex(1000);
+            let (_client, client_end) = duplex(100);
+            let (mut local_read, mut local_write) = split(client_end);
+            let (read, mut write) = split(near);
+            for _ in 0..most {
+                write_frame(&mut far, Kind::Placed, &[0, 0, 0, 0, 0, 0, 1, 0]).await.unwrap();
+            }
+            let reader = &mut FrameReader::new(read);
+            let carried = carry(reader, &mut write, &mut local_read, &mut local_write, bulk.as_ref()).await;
+            assert!(matches!(carried, Err(StreamError::Protocol(_))), "{carried:?}");
+        }
     }
 
     #[tokio::test]

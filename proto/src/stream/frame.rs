@@ -33,11 +33,13 @@ pub enum Kind {
     Ack = 5,
     /// The end of the stream; sent back when it was handed on.
     End = 6,
+    /// Bytes of the stream that are in the file that both sides have: where, and how many, 4 bytes big-endian each.
+    Placed = 7,
 }
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        [Self::Open, Self::Opened, Self::Error, Self::Data, Self::Ack, Self::End]
+        [Self::Open, Self::Opened, Self::Error, Self::Data, Self::Ack, Self::End, Self::Placed]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

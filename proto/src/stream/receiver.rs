@@ -2,15 +2,25 @@
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{ACK_EVERY, FrameError, FrameReader, Kind, StreamError, Turn, write_frame};
+use super::{
+    ACK_EVERY, FrameError, FrameReader, Kind, StreamError, Turn,
+    bulk::{BulkFile, NO_FILE, PIECE, Place},
+    write_frame,
+};
 
 /// What a receiver remembers from one connection to the next.
 #[derive(Debug, Default)]
 pub struct Receiver {
     received: u64,
+    bulk: Option<BulkFile>,
 }
 
 impl Receiver {
+    /// A receiver whose sender may put bytes into a file.
+    pub fn with(bulk: BulkFile) -> Self {
+        Self { received: 0, bulk: Some(bulk) }
+    }
+
     /// How many bytes were handed to the sink so far: where the next connection goes on.
     pub fn received(&self) -> u64 {
         self.received
@@ -38,13 +48,20 @@ impl Receiver {
                     acknowledged = self.received;
                     write_frame(to_peer, Kind::Ack, &self.received.to_be_bytes()).await
                 }
+                Ok((Kind::Placed, place)) => {
+                    let place = Place::parse(place)?;
+                    self.fetch(place, sink).await?;
+                    // The sender needs the room.
+                    acknowledged = self.received;
+                    write_frame(to_peer, Kind::Ack, &self.received.to_be_bytes()).await
+                }
                 Ok((Kind::End, _)) => {
                     sink.shutdown().await.map_err(StreamError::Local)?;
                     // The stream is whole, whether or not the peer hears of it.
                     let _ = write_frame(to_peer, Kind::End, &[]).await;
                     return Ok(Turn::Finished);
                 }
-                Ok(_) => return Err(StreamError::Protocol("a receiver gets DATA and END only")),
+                Ok(_) => return Err(StreamError::Protocol("a receiver gets DATA, PLACED and END only")),
                 Err(FrameError::Connection(_)) => return Ok(Turn::Disconnected),
                 Err(FrameError::Malformed(what)) => return Err(StreamError::Protocol(what)),
             };
@@ -52,6 +69,17 @@ impl Receiver {
                 return Ok(Turn::Disconnected);
             }
         }
+    }
+
+    async fn fetch(&mut self, place: Place, sink: &mut (impl AsyncWrite + Unpin)) -> Result<(), StreamError> {
+        let bulk = self.bulk.clone().ok_or(NO_FILE)?;
+        let mut bytes = vec![0; PIECE.min(place.len())];
+        for piece in place.pieces(PIECE) {
+            let bytes = &mut bytes[..piece.len()];
+            bulk.read(&piece, bytes)?;
+            self.hand_on(bytes, sink).await.map_err(StreamError::Local)?;
+        }
+        Ok(())
     }
 
     async fn hand_on(

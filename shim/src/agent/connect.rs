@@ -21,8 +21,8 @@ use ttrpc::asynchronous::{Client, transport::Socket};
 use super::{Agent, LONGEST_TEXT};
 use crate::{sys::tail::printable, vm::Vm};
 
-/// For the first frame of a connection.
-const GREETING_BOUND: Duration = Duration::from_secs(5);
+/// For the first frame of a connection that the agent has only to find something for.
+pub const GREETING_BOUND: Duration = Duration::from_secs(5);
 
 pub(super) async fn control(vm: &dyn Vm) -> io::Result<AgentClient> {
     Ok(AgentClient::new(Client::new(Socket::new(vm.connect(CONTROL).await?))))
@@ -66,18 +66,25 @@ pub enum StreamOpenError {
 }
 
 impl Agent {
-    /// Opens a stream of a process.
+    /// Opens a stream of a process, or dials a port.
     ///
     /// # Errors
-    /// The channel is broken, or the agent refuses.
-    pub async fn open_stream(&self, open: &StreamOpen) -> Result<StreamConnection, StreamOpenError> {
+    /// The channel is broken, the agent does not answer within the bound, or it refuses.
+    pub async fn open_stream(
+        &self,
+        open: &StreamOpen,
+        bound: Duration,
+    ) -> Result<StreamConnection, StreamOpenError> {
+        timeout(bound, self.greet(open)).await.map_err(io::Error::from)?
+    }
+
+    async fn greet(&self, open: &StreamOpen) -> Result<StreamConnection, StreamOpenError> {
         let stream: UnixStream = self.vm.connect(STREAM).await?;
         let (reader, mut writer) = stream.into_split();
         let payload = open.write_to_bytes().map_err(io::Error::other)?;
         write_frame(&mut writer, Kind::Open, &payload).await?;
         let mut reader = FrameReader::new(reader);
-        let greeting = timeout(GREETING_BOUND, reader.next()).await.map_err(io::Error::from)?;
-        let resume = match greeting {
+        let resume = match reader.next().await {
             Ok((Kind::Opened, payload)) => parse_offset(payload).unwrap_or_default(),
             Ok((Kind::Error, text)) => {
                 let text = printable(&String::from_utf8_lossy(text), LONGEST_TEXT);

@@ -1,17 +1,19 @@
 //! Where clients join a container's process: each gets its live output, and may write to its input. The log is whole
-//! and waits for nobody: who is too slow is cut off.
+//! and waits for nobody for long: who is too slow is cut off.
 
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,13 @@ use super::{Opened, Sink};
 
 /// How far a client may fall behind.
 const BACKLOG_BYTES: usize = 4 << 20;
+/// What comes between two flushes, at most: a client who has no room for that is waited for.
+const AT_ONCE: usize = 256 * 1024;
+/// What a client takes at once, at most.
+const PIECE: usize = 1 << 20;
+/// How long. A process may write faster than any client can take it, but nobody waits for one who takes less than a
+/// piece in this time.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// Clients at once: each may have a backlog.
 pub const MOST_CLIENTS: usize = 64;
 /// What clients have written and the process has not read.
@@ -46,17 +55,18 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Places itself between a process's streams and where they go anyway.
-    pub fn join(mut opened: Opened, input: Input) -> (Self, Opened) {
+    /// Places itself between a process's streams and where they go anyway. Bytes that nobody wants are read all the same,
+    /// or the process would wait.
+    pub fn join(mut opened: Opened, input: Input, terminal: bool) -> (Self, Opened) {
         let (stdout, stderr) = (Arc::<Outlet>::default(), Arc::<Outlet>::default());
         let inlet = (input != Input::None).then(|| {
             let (near, far) = duplex(INPUT_BYTES);
             opened.stdin = Some(Box::pin(far));
             Inlet { pipe: tokio::sync::Mutex::new(Some(near)), once: input == Input::AttachedOnce }
         });
-        opened.stdout = Box::pin(Tee { main: Some(opened.stdout), outlet: stdout.clone() });
-        opened.stderr =
-            opened.stderr.map(|main| Box::pin(Tee { main: Some(main), outlet: stderr.clone() }) as Sink);
+        let tee = |main, outlet: &Arc<Outlet>| Some(Box::pin(Tee::new(main, outlet.clone())) as Sink);
+        opened.stdout = tee(opened.stdout, &stdout);
+        opened.stderr = if terminal { None } else { tee(opened.stderr, &stderr) };
         let places = Arc::new(Semaphore::new(MOST_CLIENTS));
         (Self { stdout, stderr, input: inlet, places, ended: CancellationToken::new() }, opened)
     }
@@ -84,6 +94,15 @@ impl Hub {
     /// Cancelled when the process has ended.
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
+    }
+
+    /// The process has ended, and what it wrote is still being handed on.
+    pub fn hurry(&self) {
+        let last = Instant::now() + CATCH_UP;
+        for outlet in [&self.stdout, &self.stderr] {
+            // The first word stands.
+            let _ = outlet.last_wait.set(last);
+        }
     }
 
     /// The process has ended, and all that it wrote has been handed on.
@@ -126,7 +145,11 @@ impl Inlet {
 
 /// Those who want one of a process's outputs.
 #[derive(Debug, Default)]
-struct Outlet(Mutex<Listeners>);
+struct Outlet {
+    listeners: Mutex<Listeners>,
+    /// After this nobody is waited for: the process has ended, and the log is to be whole soon.
+    last_wait: OnceLock<Instant>,
+}
 
 #[derive(Debug, Default)]
 struct Listeners {
@@ -136,7 +159,13 @@ struct Listeners {
 
 impl Outlet {
     fn lock(&self) -> MutexGuard<'_, Listeners> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when those who have no room are waited for.
+    fn wait_until(&self) -> Instant {
+        let until = Instant::now() + CATCH_UP;
+        self.last_wait.get().map_or(until, |last| until.min(*last))
     }
 
     fn subscribe(&self) -> Arc<Backlog> {
@@ -154,6 +183,11 @@ impl Outlet {
         self.lock().backlogs.retain(|backlog| backlog.offer(bytes));
     }
 
+    /// Those who have no room for more.
+    fn full(&self) -> Vec<Arc<Backlog>> {
+        self.lock().backlogs.iter().filter(|backlog| backlog.is_full()).cloned().collect()
+    }
+
     fn end(&self) {
         let mut listeners = self.lock();
         listeners.ended = true;
@@ -163,11 +197,20 @@ impl Outlet {
     }
 }
 
+impl BacklogState {
+    /// He gets what he has yet to read, and then the end: a hole in the middle would go unnoticed.
+    fn cut_off(&mut self) {
+        self.cut_off = true;
+        self.ended = true;
+    }
+}
+
 /// What one client has yet to read of an output.
 #[derive(Debug, Default)]
 pub struct Backlog {
     state: Mutex<BacklogState>,
     changed: Notify,
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -186,20 +229,36 @@ impl Backlog {
     /// Adds bytes; says whether the client still listens.
     fn offer(&self, bytes: &[u8]) -> bool {
         let mut state = self.lock();
-        if state.left {
+        if state.left || state.ended {
             return false;
         }
         let fits = state.bytes.len() + bytes.len() <= BACKLOG_BYTES;
         if fits {
             state.bytes.extend_from_slice(bytes);
         } else {
-            // He gets what he has yet to read, and then the end: a hole in the middle would go unnoticed.
-            state.cut_off = true;
-            state.ended = true;
+            state.cut_off();
         }
         drop(state);
         self.changed.notify_one();
         fits
+    }
+
+    fn is_full(&self) -> bool {
+        let state = self.lock();
+        !state.left && !state.ended && state.bytes.len() > BACKLOG_BYTES - AT_ONCE
+    }
+
+    /// Waits until the client has taken something, and cuts it off if it has not by then.
+    async fn catch_up(&self, until: Instant) {
+        let room = async {
+            while self.is_full() {
+                self.taken.notified().await;
+            }
+        };
+        if timeout_at(until, room).await.is_err() {
+            self.lock().cut_off();
+            self.changed.notify_one();
+        }
     }
 
     fn end(&self) {
@@ -217,6 +276,8 @@ impl Backlog {
         let mut state = self.lock();
         state.left = true;
         state.bytes = BytesMut::new();
+        drop(state);
+        self.taken.notify_one();
     }
 
     /// What has come since; none at the end. Cancel-safe.
@@ -225,7 +286,9 @@ impl Backlog {
             {
                 let mut state = self.lock();
                 if !state.bytes.is_empty() {
-                    return Some(state.bytes.split().freeze());
+                    self.taken.notify_one();
+                    let count = state.bytes.len().min(PIECE);
+                    return Some(state.bytes.split_to(count).freeze());
                 }
                 if state.ended {
                     return None;
@@ -238,9 +301,37 @@ impl Backlog {
 
 /// Writes to where an output goes anyway, and offers the same bytes to the listeners.
 struct Tee {
-    /// None after it failed: the process must not notice.
+    /// None where there is nothing, or after it failed: the process must not notice.
     main: Option<Sink>,
     outlet: Arc<Outlet>,
+    /// Until the listeners have room for more.
+    catching_up: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Tee {
+    fn new(main: Option<Sink>, outlet: Arc<Outlet>) -> Self {
+        Self { main, outlet, catching_up: None }
+    }
+
+    fn poll_caught_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.catching_up.is_none() {
+            let full = self.outlet.full();
+            if full.is_empty() {
+                return Poll::Ready(());
+            }
+            let until = self.outlet.wait_until();
+            self.catching_up = Some(Box::pin(async move {
+                for backlog in full {
+                    backlog.catch_up(until).await;
+                }
+            }));
+        }
+        if let Some(catching_up) = &mut self.catching_up {
+            ready!(catching_up.as_mut().poll(context));
+            self.catching_up = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl AsyncWrite for Tee {
@@ -269,7 +360,7 @@ impl AsyncWrite for Tee {
         {
             self.main = None;
         }
-        Poll::Ready(Ok(()))
+        self.poll_caught_up(context).map(Ok)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -288,48 +379,79 @@ mod tests {
     use super::*;
 
     fn hub(input: Input) -> (Hub, Opened) {
-        let main: Sink = Box::pin(tokio::io::sink());
-        let opened = Opened { stdin: None, stdout: main, stderr: None, log: None };
-        Hub::join(opened, input)
+        let opened = Opened { stdin: None, stdout: None, stderr: None, log: None };
+        Hub::join(opened, input, false)
     }
 
     #[tokio::test]
     async fn each_client_gets_what_comes_after_it_and_the_end() {
-        let (hub, mut opened) = hub(Input::None);
+        let (hub, opened) = hub(Input::None);
+        let mut stdout = opened.stdout.unwrap();
         let early = hub.stdout();
-        opened.stdout.write_all(b"one ").await.unwrap();
+        stdout.write_all(b"one ").await.unwrap();
         let late = hub.stdout();
-        opened.stdout.write_all(b"two").await.unwrap();
+        stdout.write_all(b"two").await.unwrap();
         assert_eq!(early.next().await.unwrap(), "one two");
         assert_eq!(late.next().await.unwrap(), "two");
-        opened.stdout.shutdown().await.unwrap();
+        stdout.shutdown().await.unwrap();
         assert_eq!(early.next().await, None);
         assert_eq!(hub.stdout().next().await, None, "after the end");
     }
 
     #[tokio::test]
     async fn a_slow_client_is_cut_off_and_holds_nobody_up() {
-        let (hub, mut opened) = hub(Input::None);
+        let (hub, opened) = hub(Input::None);
+        let mut stdout = opened.stdout.unwrap();
         let (slow, quick) = (hub.stdout(), hub.stdout());
         let chunk = vec![7; 1 << 20];
         for _ in 0..6 {
-            opened.stdout.write_all(&chunk).await.unwrap();
+            stdout.write_all(&chunk).await.unwrap();
             assert_eq!(quick.next().await.unwrap().len(), chunk.len());
         }
-        assert_eq!(slow.next().await.unwrap().len(), BACKLOG_BYTES);
-        assert_eq!(slow.next().await, None);
+        let mut got = 0;
+        while let Some(bytes) = slow.next().await {
+            got += bytes.len();
+        }
+        assert_eq!(got, BACKLOG_BYTES);
         assert!(slow.is_cut_off() && !quick.is_cut_off());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_something_is_waited_for_and_another_for_a_second_in_all() {
+        let (hub, opened) = hub(Input::None);
+        let mut stdout = opened.stdout.unwrap();
+        let (stuck, slower, busy) = (hub.stdout(), hub.stdout(), hub.stdout());
+        let start = Instant::now();
+        let reading = tokio::spawn(async move {
+            let mut got = 0;
+            while let Some(bytes) = busy.next().await {
+                got += bytes.len();
+                tokio::time::sleep(CATCH_UP / 10).await;
+            }
+            (got, busy.is_cut_off())
+        });
+        let chunk = vec![7; AT_ONCE];
+        let count = 4 * BACKLOG_BYTES / AT_ONCE;
+        for _ in 0..count {
+            stdout.write_all(&chunk).await.unwrap();
+            stdout.flush().await.unwrap();
+        }
+        assert!(stuck.is_cut_off() && slower.is_cut_off());
+        assert!(start.elapsed() < 4 * CATCH_UP, "{:?}", start.elapsed());
+        stdout.shutdown().await.unwrap();
+        assert_eq!(reading.await.unwrap(), (count * AT_ONCE, false));
     }
 
     #[tokio::test]
     async fn a_log_that_fails_costs_the_clients_nothing() {
         let (broken, other) = tokio::io::duplex(1);
         drop(other);
-        let opened = Opened { stdin: None, stdout: Box::pin(broken), stderr: None, log: None };
-        let (hub, mut opened) = Hub::join(opened, Input::None);
+        let opened = Opened { stdin: None, stdout: Some(Box::pin(broken)), stderr: None, log: None };
+        let (hub, opened) = Hub::join(opened, Input::None, false);
+        let mut stdout = opened.stdout.unwrap();
         let client = hub.stdout();
-        opened.stdout.write_all(b"on").await.unwrap();
-        opened.stdout.write_all(b"ward").await.unwrap();
+        stdout.write_all(b"on").await.unwrap();
+        stdout.write_all(b"ward").await.unwrap();
         assert_eq!(client.next().await.unwrap(), "onward");
     }
 

@@ -67,9 +67,9 @@ impl Stdio {
 pub struct Opened {
     /// The input's.
     pub stdin: Option<Source>,
-    /// The output's; bytes that nobody wants are read all the same, or the process would wait.
-    pub stdout: Sink,
-    /// The error output's.
+    /// The output's, if anybody wants it.
+    pub stdout: Option<Sink>,
+    /// The error output's, if anybody wants it.
     pub stderr: Option<Sink>,
     /// The log file, where the output goes to one.
     pub log: Option<Arc<LogFile>>,
@@ -105,11 +105,10 @@ pub async fn open(host: &HostNamespace, stdio: &Stdio) -> io::Result<Opened> {
         .await?;
     let mut log = None;
     let shares_log = stdio.stderr.as_ref().is_some_and(|stderr| is_same_log(stdio, stderr));
-    let stdout = sink(stdout, Stream::Stdout, host, &mut log)?;
+    let stdout = stdout.map(|raw| sink(raw, Stream::Stdout, host, &mut log)).transpose()?;
     let stderr = match &log {
-        _ if stdio.terminal => None,
         Some(file) if shares_log => Some(Box::pin(LogSink::new(file.clone(), Stream::Stderr)) as Sink),
-        _ => Some(sink(stderr, Stream::Stderr, host, &mut log)?),
+        _ => stderr.map(|raw| sink(raw, Stream::Stderr, host, &mut log)).transpose()?,
     };
     Ok(Opened { stdin: stdin.map(source).transpose()?, stdout, stderr, log })
 }
@@ -144,17 +143,11 @@ fn source(raw: Raw) -> io::Result<Source> {
     })
 }
 
-fn sink(
-    raw: Option<Raw>,
-    stream: Stream,
-    host: &HostNamespace,
-    log: &mut Option<Arc<LogFile>>,
-) -> io::Result<Sink> {
+fn sink(raw: Raw, stream: Stream, host: &HostNamespace, log: &mut Option<Arc<LogFile>>) -> io::Result<Sink> {
     Ok(match raw {
-        None => Box::pin(tokio::io::sink()),
-        Some(Raw::Fifo(fifo)) => Box::pin(pipe::Sender::from_owned_fd(fifo)?),
-        Some(Raw::Socket(socket)) => Box::pin(SocketSink::new(connected(socket)?)),
-        Some(Raw::Log(path, file)) => {
+        Raw::Fifo(fifo) => Box::pin(pipe::Sender::from_owned_fd(fifo)?),
+        Raw::Socket(socket) => Box::pin(SocketSink::new(connected(socket)?)),
+        Raw::Log(path, file) => {
             let file = log.insert(Arc::new(LogFile::new(host.clone(), path, file)));
             Box::pin(LogSink::new(file.clone(), stream))
         }

@@ -9,7 +9,7 @@ use std::{
 
 use a3s_box_proto::{
     agent::{Stream, StreamOpen},
-    stream::{Receiver, Sender, StreamError, Turn},
+    stream::{BulkFile, Receiver, Sender, StreamError, Turn},
 };
 use tokio::{
     io::{AsyncRead, ReadBuf},
@@ -21,15 +21,16 @@ use tracing::{debug, warn};
 use super::{Sink, Source};
 use crate::agent::{
     Agent, ProcessRef,
-    connect::{StreamConnection, StreamOpenError},
+    connect::{GREETING_BOUND, StreamConnection, StreamOpenError},
 };
 
 /// Between two connections.
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Carries an output until its end. Without a reader on the host it is read all the same: the process must not wait.
-pub async fn output(agent: Agent, process: ProcessRef, stream: Stream, mut sink: Sink) {
-    let mut receiver = Receiver::default();
+/// The guest may put much of it into the file.
+pub async fn output(agent: Agent, process: ProcessRef, stream: Stream, bulk: BulkFile, mut sink: Sink) {
+    let mut receiver = Receiver::with(bulk);
     while let Some(mut connection) = dial(&agent, &process, stream, receiver.received()).await {
         match receiver.run(&mut connection.reader, &mut connection.writer, &mut sink).await {
             Ok(Turn::Finished) => return,
@@ -73,7 +74,7 @@ async fn dial(agent: &Agent, process: &ProcessRef, stream: Stream, offset: u64) 
         ..StreamOpen::default()
     };
     loop {
-        match agent.open_stream(&open).await {
+        match agent.open_stream(&open, GREETING_BOUND).await {
             Ok(connection) => return Some(connection),
             Err(StreamOpenError::Channel(_)) => sleep(REDIAL_PAUSE).await,
             Err(error @ StreamOpenError::Refused(_)) => {

@@ -120,7 +120,7 @@ impl Container {
             spec.add_pod_objects();
         }
         let opened = io::open(&pod.host, &wanted.stdio).await.step(|| format!("container {}", wanted.id))?;
-        let (hub, opened) = Hub::join(opened, wanted.input);
+        let (hub, opened) = Hub::join(opened, wanted.input, wanted.stdio.terminal);
         let mut held = Held::default();
         match create_in_guest(pod, sandbox, &wanted, spec, &mut held).await {
             Ok(user) => Ok(Self {
@@ -149,7 +149,7 @@ impl Container {
     pub async fn start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         self.process.begin_start()?;
         if let Some(opened) = self.take_opened() {
-            self.process.attach(&sandbox.agent, opened);
+            self.process.attach(sandbox, opened);
         }
         if let Err(error) = sandbox.agent.start_container(&self.id).await {
             let exit = match sandbox.death_message() {
@@ -204,6 +204,7 @@ impl Container {
     async fn end(&self, sandbox: &Sandbox, exit: Exit) {
         drop(self.take_opened());
         let drain = if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND };
+        self.hub.hurry();
         self.process.drain(drain).await;
         self.hub.end();
         for exec in self.execs.lock().unwrap_or_else(PoisonError::into_inner).values() {

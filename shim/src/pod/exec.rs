@@ -119,7 +119,7 @@ impl Exec {
         match started {
             Ok(opened) => {
                 let at = self.process.running();
-                self.process.attach(&sandbox.agent, opened);
+                self.process.attach(sandbox, opened);
                 tokio::spawn(self.clone().supervise(sandbox.clone(), at));
                 Ok(())
             }
@@ -136,6 +136,8 @@ impl Exec {
             exec_id: self.process.reference.exec_text(),
             process: self.spec.clone(),
             stdin: self.process.stdio.stdin.is_some(),
+            stdout: self.process.stdio.stdout.is_some(),
+            stderr: self.process.stdio.stderr.is_some(),
             ..ExecRequest::default()
         };
         Ok(sandbox.agent.exec(request).await?)

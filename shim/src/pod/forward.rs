@@ -5,11 +5,11 @@ use std::sync::Arc;
 use a3s_box_proto::{
     agent::{Stream, StreamOpen},
     stdio::Endpoint,
-    stream::{StreamError, carry},
+    stream::{BulkFile, StreamError, carry},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Duration, timeout},
+    time::Duration,
 };
 use tracing::debug;
 
@@ -21,7 +21,7 @@ use crate::{
 
 /// Connections at once.
 pub(super) const MOST_FORWARDS: usize = 1024;
-/// For the guest to dial.
+/// For the guest to dial: it takes ten seconds for each family of addresses.
 const DIAL_BOUND: Duration = Duration::from_secs(30);
 
 impl Pod {
@@ -40,7 +40,8 @@ impl Pod {
         self.carry(async move {
             let _place = place;
             let (mut from_client, mut to_client) = client.split();
-            let carrying = between(connection, &mut from_client, &mut to_client);
+            let bulk = sandbox.share.bulk();
+            let carrying = between(connection, &bulk, &mut from_client, &mut to_client);
             tokio::select! {
                 carried = carrying => if let Err(error) = carried {
                     debug!(port, %error, "a forwarded connection broke off");
@@ -52,22 +53,23 @@ impl Pod {
     }
 }
 
-/// Carries bytes between the pod's connection and a client's until both directions have ended.
+/// Carries bytes between the pod's connection and a client's until both directions have ended. The guest may put much
+/// into the file.
 pub(super) async fn between(
     connection: StreamConnection,
-    from_client: &mut (impl AsyncRead + Unpin),
+    bulk: &BulkFile,
+    from_client: &mut (impl AsyncRead + Send + Unpin),
     to_client: &mut (impl AsyncWrite + Unpin),
 ) -> std::result::Result<(), StreamError> {
     let StreamConnection { mut reader, mut writer, .. } = connection;
-    carry(&mut reader, &mut writer, from_client, to_client).await
+    carry(&mut reader, &mut writer, from_client, to_client, Some(bulk)).await
 }
 
 /// Dials a port in the pod.
 pub(super) async fn dial(sandbox: &Arc<Sandbox>, port: u32) -> Result<StreamConnection> {
     let open = StreamOpen { stream: Stream::TCP.into(), port, ..StreamOpen::default() };
-    let opening = timeout(DIAL_BOUND, sandbox.agent.open_stream(&open)).await;
     let object = || format!("port {port} of the pod");
-    match opening.map_err(std::io::Error::from).step(|| format!("dialling {}", object()))? {
+    match sandbox.agent.open_stream(&open, DIAL_BOUND).await {
         Ok(connection) => Ok(connection),
         Err(StreamOpenError::Refused(why)) => {
             Err(Error::State { object: object(), state: format!("not open ({why})"), action: "forward it" })

@@ -67,7 +67,7 @@ async fn forward(sandbox: &Arc<Sandbox>, mut client: TcpStream, port: u16) {
     let forwarded = async {
         let connection = dial(sandbox, port.into()).await?;
         let (mut from_client, mut to_client) = client.split();
-        between(connection, &mut from_client, &mut to_client).await?;
+        between(connection, &sandbox.share.bulk(), &mut from_client, &mut to_client).await?;
         Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     };
     if let Err(error) = forwarded.await {

@@ -6,7 +6,7 @@ use a3s_box_proto::agent::Stream;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::exit::Exit;
+use super::{exit::Exit, sandbox::Sandbox};
 use crate::{
     agent::{Agent, ProcessRef},
     error::{Error, Result},
@@ -149,11 +149,13 @@ impl Process {
     }
 
     /// Begins to carry its streams.
-    pub fn attach(&self, agent: &Agent, opened: Opened) {
-        let outputs =
-            [Some((Stream::STDOUT, opened.stdout)), opened.stderr.map(|sink| (Stream::STDERR, sink))];
-        for (stream, sink) in outputs.into_iter().flatten() {
-            let pump = pump::output(agent.clone(), self.reference.clone(), stream, sink);
+    pub fn attach(&self, sandbox: &Sandbox, opened: Opened) {
+        let agent: &Agent = &sandbox.agent;
+        let outputs = [(Stream::STDOUT, opened.stdout), (Stream::STDERR, opened.stderr)];
+        for (stream, sink) in outputs {
+            let Some(sink) = sink else { continue };
+            let pump =
+                pump::output(agent.clone(), self.reference.clone(), stream, sandbox.share.bulk(), sink);
             self.pumps.spawn(self.cut_outputs.clone().run_until_cancelled_owned(pump));
         }
         if let Some(source) = opened.stdin {

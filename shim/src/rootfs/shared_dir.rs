@@ -3,21 +3,25 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use a3s_box_proto::ports::{SHARE_LAYERS, SHARE_ROOTFS, SHARE_VOLUMES};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change};
+use a3s_box_proto::{
+    ports::{SHARE_LAYERS, SHARE_ROOTFS, SHARE_STREAMS, SHARE_VOLUMES},
+    stream::{BULK_BYTES, BulkFile},
+};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use crate::sys::mount::{Attributes, Detached, unmount_below};
 
-/// A shared directory. The guest sees it read-only, but for the volumes attached below it: it could fill the host's
-/// memory else. Places for what is attached are made in the directory behind it.
+/// A shared directory. The guest sees it read-only, but for the volumes attached below it and one file of a few
+/// mebibytes: it could fill the host's memory else. Places for what is attached are made in the directory behind it.
 #[derive(Debug, Clone)]
 pub struct SharedDir {
     seen: PathBuf,
     behind: PathBuf,
+    bulk: BulkFile,
 }
 
 impl SharedDir {
@@ -27,14 +31,18 @@ impl SharedDir {
     /// # Errors
     /// The file system fails.
     pub fn make(path: &Path) -> io::Result<Self> {
-        let shared = Self { seen: path.to_owned(), behind: path.with_extension("places") };
+        let (seen, behind) = (path.to_owned(), path.with_extension("places"));
         let mut builder = DirBuilder::new();
         builder.mode(0o755);
-        builder.create(&shared.seen)?;
-        builder.create(&shared.behind)?;
+        builder.create(&seen)?;
+        builder.create(&behind)?;
         for part in [SHARE_LAYERS, SHARE_VOLUMES, SHARE_ROOTFS] {
-            builder.create(shared.behind.join(part))?;
+            builder.create(behind.join(part))?;
         }
+        let (bulk, bulk_mount) = bulk_file(&seen)?;
+        let shared = Self { seen, behind, bulk };
+        let bulk_place = shared.place(SHARE_STREAMS.into());
+        bulk_place.make_file()?;
         let tree = Detached::clone_of(&shared.behind, false)?;
         // Read-only before it is attached, or virtiofsd's copy would not be.
         tree.change(Attributes {
@@ -44,6 +52,7 @@ impl SharedDir {
         })?;
         tree.attach(&shared.seen)?;
         mount_change(&shared.seen, MountPropagationFlags::SHARED)?;
+        bulk_mount.attach(&bulk_place.seen)?;
         Ok(shared)
     }
 
@@ -62,6 +71,11 @@ impl SharedDir {
         self.place(Path::new(SHARE_ROOTFS).join(container))
     }
 
+    /// The file into which the guest puts what an output has much of.
+    pub fn bulk(&self) -> BulkFile {
+        self.bulk.clone()
+    }
+
     fn place(&self, below: PathBuf) -> Place {
         Place { seen: self.seen.join(&below), behind: self.behind.join(below) }
     }
@@ -76,6 +90,20 @@ impl SharedDir {
         // Empty files and directories; nothing was ever mounted in this one.
         fs::remove_dir_all(&self.behind)
     }
+}
+
+/// A file in memory: to read from, and as a mount of its own. The guest can fill it and cut it, and make nothing beside
+/// it. `directory` is empty; for a moment the file's file system is there.
+fn bulk_file(directory: &Path) -> io::Result<(BulkFile, Detached)> {
+    Detached::memory(BULK_BYTES)?.attach(directory)?;
+    let path = directory.join(SHARE_STREAMS);
+    let made = (|| {
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        file.set_len(BULK_BYTES as u64)?;
+        Ok((BulkFile::new(file), Detached::clone_of(&path, false)?))
+    })();
+    unmount(directory, UnmountFlags::DETACH)?;
+    made
 }
 
 /// Where something is, or will be, attached in the shared directory.

@@ -13,7 +13,10 @@ use std::{
 
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount},
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    },
 };
 
 /// One line of `/proc/self/mountinfo`.
@@ -130,6 +133,21 @@ impl Detached {
         let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
         Ok(Self(open_tree(CWD, path, flags)?))
+    }
+
+    /// A file system in memory, of so many bytes at most.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn memory(bytes: usize) -> io::Result<Self> {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(context.as_fd(), "size", bytes.to_string())?;
+        fsconfig_set_string(context.as_fd(), "mode", "0700")?;
+        fsconfig_create(context.as_fd())?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        Ok(Self(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?))
     }
 
     /// Changes the mount before anybody can reach it.

@@ -1,0 +1,131 @@
+//! Which streams of a port-forward over SPDY belong together: a connection has two, its bytes and what went wrong. They
+//! come in any order, and belong together by a request's id.
+
+use std::collections::HashMap;
+
+use a3s_box_spdy::{Incoming, ResetStatus, SendHalf, Stream};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::{STREAM_CREATION, spdy};
+
+/// A connection's streams.
+#[derive(Debug)]
+pub struct Pair {
+    /// What the client calls it.
+    pub id: String,
+    /// The pod's port.
+    pub port: u16,
+    /// Its bytes, both ways.
+    pub data: Stream,
+    /// What went wrong, to the client.
+    pub error: SendHalf,
+}
+
+/// The streams whose other one has not come.
+#[derive(Debug, Default)]
+pub struct Pairs(HashMap<String, Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    half: Half,
+    until: Instant,
+}
+
+#[derive(Debug)]
+enum Half {
+    Data(Stream, u16),
+    Error(SendHalf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Data,
+    Error,
+}
+
+impl Pairs {
+    /// Puts a new stream to its pair; answers the pair when it is whole. What is no stream of ours is refused.
+    pub async fn place(&mut self, incoming: Incoming) -> Option<Pair> {
+        let Some((kind, port)) = read(&incoming) else {
+            debug!(headers = ?incoming.headers(), "a client opened a stream without a port or of another kind");
+            incoming.refuse(ResetStatus::RefusedStream);
+            return None;
+        };
+        let id = request_id(&incoming, kind);
+        match (self.0.remove(&id), kind) {
+            (None, _) => {
+                let stream = incoming.reply(&spdy::no_headers()).ok()?;
+                let half = match kind {
+                    Kind::Data => Half::Data(stream, port),
+                    Kind::Error => Half::Error(stream.send),
+                };
+                self.0.insert(id, Waiting { half, until: Instant::now() + STREAM_CREATION });
+                None
+            }
+            (Some(Waiting { half: Half::Data(data, port), .. }), Kind::Error) => {
+                let error = incoming.reply(&spdy::no_headers()).ok()?.send;
+                Some(Pair { id, port, data, error })
+            }
+            (Some(Waiting { half: Half::Error(error), .. }), Kind::Data) => {
+                let data = incoming.reply(&spdy::no_headers()).ok()?;
+                Some(Pair { id, port, data, error })
+            }
+            (Some(mut waiting), _) => {
+                incoming.refuse(ResetStatus::ProtocolError);
+                if let Half::Error(error) = &mut waiting.half {
+                    let text =
+                        format!("error processing stream for request {id}: error stream already assigned");
+                    tell(error, text).await;
+                }
+                self.0.insert(id, waiting);
+                None
+            }
+        }
+    }
+
+    /// Waits until one has waited for its other one too long. Cancel-safe.
+    pub async fn overdue(&self) {
+        match self.0.values().map(|waiting| waiting.until).min() {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resets those; an error stream tells why first.
+    pub async fn give_up(&mut self) {
+        let now = Instant::now();
+        for (id, waiting) in self.0.extract_if(|_, waiting| waiting.until <= now) {
+            if let Half::Error(mut error) = waiting.half {
+                tell(&mut error, format!("(request={id}) timed out waiting for streams")).await;
+                // A client that has gone needs no end.
+                let _ = error.finish();
+            }
+        }
+    }
+}
+
+/// It waits only for a client who has been told much and reads nothing, and that one for nobody else.
+async fn tell(error: &mut SendHalf, text: String) {
+    if let Err(error) = error.send(text.into()).await {
+        debug!(%error, "a client was not told that its streams do not fit together");
+    }
+}
+
+fn read(incoming: &Incoming) -> Option<(Kind, u16)> {
+    let port = incoming.headers().get("port")?.parse::<u16>().ok().filter(|port| *port > 0)?;
+    match spdy::stream_type(incoming)? {
+        "data" => Some((Kind::Data, port)),
+        "error" => Some((Kind::Error, port)),
+        _ => None,
+    }
+}
+
+/// Old clients name no request: their streams come in pairs, the error's first.
+fn request_id(incoming: &Incoming, kind: Kind) -> String {
+    match (incoming.headers().get("requestid"), kind) {
+        (Some(id), _) => id.to_owned(),
+        (None, Kind::Data) => incoming.id().get().saturating_sub(2).to_string(),
+        (None, Kind::Error) => incoming.id().get().to_string(),
+    }
+}

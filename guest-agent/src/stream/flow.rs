@@ -1,0 +1,165 @@
+//! Where bytes come from, a pipe or a socket: little of it is read, and much goes into the file that the host has too.
+
+use std::{
+    io::{self, Cursor, Read},
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use a3s_box_proto::stream::Taken;
+use tokio::{
+    net::{tcp, unix::pipe},
+    task::JoinHandle,
+};
+
+use super::bulk::{Bulk, Outcome};
+
+/// Something that can be read from, and from which pages can be taken.
+pub trait Readable {
+    /// Waits until it is worth a try. Cancel-safe.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Reads what is there.
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Its descriptor.
+    fn fd(&self) -> BorrowedFd<'_>;
+}
+
+impl Readable for pipe::Receiver {
+    async fn readable(&self) -> io::Result<()> {
+        self.readable().await
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_read(buffer)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+impl Readable for tcp::ReadHalf<'_> {
+    async fn readable(&self) -> io::Result<()> {
+        self.readable().await
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_read(buffer)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_ref().as_fd()
+    }
+}
+
+/// The bytes of a pipe or socket, in order.
+#[derive(Debug)]
+pub struct Flow<S> {
+    source: S,
+    /// What is being put into the file.
+    placing: Option<JoinHandle<Outcome>>,
+    /// What was taken from the source and did not get into the file.
+    rest: Cursor<Vec<u8>>,
+}
+
+impl<S: Readable> Flow<S> {
+    /// Of a source from which nothing has been taken.
+    pub fn new(source: S) -> Self {
+        Self { source, placing: None, rest: Cursor::default() }
+    }
+
+    /// Takes what comes next. Cancel-safe: what has left the source stays here until it is answered.
+    pub async fn take(&mut self, bulk: &Arc<Bulk>, buffer: &mut [u8]) -> io::Result<Taken> {
+        loop {
+            if let Some(placing) = &mut self.placing {
+                let outcome = placing.await;
+                self.placing = None;
+                let Outcome { placed, rest } = outcome.map_err(io::Error::other)?;
+                self.rest = Cursor::new(rest);
+                if let Some(placed) = placed {
+                    return Ok(Taken::Placed(placed));
+                }
+            }
+            let count = self.rest.read(buffer)?;
+            if count > 0 {
+                return Ok(Taken::Read(count));
+            }
+            self.rest = Cursor::default();
+            self.source.readable().await?;
+            self.placing = bulk.begin(self.source.fd());
+            if self.placing.is_some() {
+                continue;
+            }
+            match self.source.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(Taken::Read),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn all(mut flow: Flow<pipe::Receiver>, bulk: &Arc<Bulk>) -> (usize, usize, Vec<u8>) {
+        let (mut read, mut placed, mut buffer) = (0, 0, vec![0; 50_000]);
+        let mut bytes = Vec::new();
+        loop {
+            match flow.take(bulk, &mut buffer).await.unwrap() {
+                Taken::Read(0) => return (read, placed, bytes),
+                Taken::Read(count) => {
+                    read += count;
+                    bytes.extend_from_slice(&buffer[..count]);
+                }
+                Taken::Placed(part) => {
+                    placed += part.len();
+                    bytes.extend(bulk.bytes(&part));
+                }
+            }
+        }
+    }
+
+    fn full_pipe() -> (pipe::Sender, pipe::Receiver) {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&sender, 1 << 20).unwrap();
+        (sender, receiver)
+    }
+
+    #[tokio::test]
+    async fn much_is_placed_and_little_is_read_in_one_order() {
+        let data: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
+        let bulk = Arc::new(Bulk::of(tempfile::tempfile().unwrap()));
+        let (mut process, pipe) = full_pipe();
+        let sent = data.clone();
+        let writing = tokio::spawn(async move {
+            process.write_all(&sent[..10]).await.unwrap();
+            process.write_all(&sent[10..]).await.unwrap();
+        });
+        let (_, placed, bytes) = all(Flow::new(pipe), &bulk).await;
+        writing.await.unwrap();
+        assert!(bytes == data && placed > data.len() / 2, "{placed} bytes were placed");
+
+        let (mut process, pipe) = full_pipe();
+        process.write_all(&data[..60_000]).await.unwrap();
+        drop(process);
+        assert_eq!(all(Flow::new(pipe), &bulk).await, (60_000, 0, data[..60_000].to_vec()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_by_a_file_that_fails() {
+        let data: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let bulk = Arc::new(Bulk::of(full));
+        let (mut process, pipe) = full_pipe();
+        let sent = data.clone();
+        let writing = tokio::spawn(async move { process.write_all(&sent).await.unwrap() });
+        let (read, placed, bytes) = all(Flow::new(pipe), &bulk).await;
+        writing.await.unwrap();
+        assert!((read, placed) == (data.len(), 0) && bytes == data);
+    }
+}
