@@ -32,7 +32,7 @@ func TestStaticPodLivesThroughKubelet(t *testing.T) {
 	config := node.Path("config")
 	must(t, os.Mkdir(config, 0o755))
 	must(t, os.WriteFile(filepath.Join(config, "greeting"), []byte("a file of the host\n"), 0o644))
-	k.add(t, "static", manifest, "HOST_DIR", config)
+	k.add(t, "static", manifest, "HOST_DIR", config, "RELEASE", "first")
 
 	pod := k.until(t, "static", "a ready pod", ready)
 
@@ -41,6 +41,11 @@ func TestStaticPodLivesThroughKubelet(t *testing.T) {
 	t.Run("streaming", func(t *testing.T) { k.checkStreaming(t, pod) })
 	t.Run("restarts", func(t *testing.T) { checkRestarts(t, pod) })
 	t.Run("statistics", func(t *testing.T) { k.checkStatistics(t) })
+
+	t.Run("a volume that kubelet writes anew", func(t *testing.T) {
+		k.add(t, "static", manifest, "HOST_DIR", config, "RELEASE", "second")
+		k.checkSwap(t, pod)
+	})
 
 	t.Run("a pod within limits and overhead", func(t *testing.T) { k.checkGuaranteed(t, node) })
 
@@ -86,6 +91,33 @@ func (k *kubelet) checkVolumes(t *testing.T, pod *corev1.Pod) {
 	work := filepath.Join(k.root, "pods", string(pod.UID), "volumes/kubernetes.io~empty-dir/work/index.html")
 	if text, err := os.ReadFile(work); err != nil || string(text) != page {
 		t.Errorf("the emptyDir on the host: %q, %v", text, err)
+	}
+}
+
+// A program that watches a volume is told soon when kubelet's AtomicWriter has swapped it, and reads the new content then.
+// Of the volumes that it writes, a kubelet without an API server has the downward API's only.
+func (k *kubelet) checkSwap(t *testing.T, pod *corev1.Pod) {
+	const soon = 2 * time.Second
+	volumes := filepath.Join(k.root, "pods", string(pod.UID), "volumes")
+	told := filepath.Join(volumes, "kubernetes.io~empty-dir/work/told")
+	must(t, fixture.Until(t.Context(), patience, "the container to be told", func() error {
+		if text, err := os.ReadFile(told); err != nil || !strings.Contains(string(text), `release="second"`) {
+			return fmt.Errorf("it read %q (%v)", text, err)
+		}
+		return nil
+	}))
+	swapped, err := os.Lstat(filepath.Join(volumes, "kubernetes.io~downward-api/about/..data"))
+	must(t, err)
+	read, err := os.Stat(told)
+	must(t, err)
+	after := read.ModTime().Sub(swapped.ModTime())
+	t.Logf("told after %s", after)
+	if after > soon {
+		t.Errorf("the container was told after %s", after)
+	}
+	now := k.until(t, "static", "the same pod", ready)
+	if now.UID != pod.UID || container(now, "limited").RestartCount != 0 {
+		t.Errorf("pod %s with %d restarts, not %s with none", now.UID, container(now, "limited").RestartCount, pod.UID)
 	}
 }
 

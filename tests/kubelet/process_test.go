@@ -97,11 +97,13 @@ func tail(path string) string {
 	return strings.Join(lines[max(0, len(lines)-200):], "\n")
 }
 
-// add gives kubelet a manifest, in which words are replaced.
+// add gives kubelet a manifest, or another one of the same name, in which words are replaced. Kubelet never sees a part of it.
 func (k *kubelet) add(t *testing.T, name, manifest string, replacements ...string) {
 	t.Helper()
-	text := strings.NewReplacer(append(replacements, "IMAGE", images.Busybox)...).Replace(manifest)
-	must(t, os.WriteFile(filepath.Join(k.manifests, name+".yaml"), []byte(text), 0o644))
+	text := strings.NewReplacer(append(replacements, "IMAGE", images.Busybox, "FILES", images.Files)...).Replace(manifest)
+	unfinished := filepath.Join(k.manifests, "."+name)
+	must(t, os.WriteFile(unfinished, []byte(text), 0o644))
+	must(t, os.Rename(unfinished, filepath.Join(k.manifests, name+".yaml")))
 }
 
 // remove takes it away again.
