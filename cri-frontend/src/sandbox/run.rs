@@ -154,8 +154,9 @@ async fn bring_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>, undo: &mut UndoStack
     shim.start_sandbox().await.map_err(step("configuring its MicroVM (StartSandbox)"))?;
     sandbox.describe(&shim.state().await.map_err(step("asking for its state"))?);
     sandbox.record.update(|record| record.phase = Phase::Ready);
-    mirror(sandbox).await.map_err(step("writing its record"))?;
-    sandbox.record.persist(&node.db).await.map_err(step("writing its record"))?;
+    let (mirrored, recorded) = tokio::join!(mirror(sandbox), sandbox.record.persist(&node.db));
+    mirrored.map_err(step("writing its record"))?;
+    recorded.map_err(step("writing its record"))?;
     Ok(shim)
 }
 

@@ -41,6 +41,13 @@ impl Pod {
     }
 
     async fn configure(&self, sandbox: &Sandbox) -> Result<()> {
+        // The guest has its first call to answer while the host's side of the network is read.
+        let (clock, configured) = tokio::join!(sandbox.agent.set_clock(), self.configure_guest(sandbox));
+        configured?;
+        Ok(clock?)
+    }
+
+    async fn configure_guest(&self, sandbox: &Sandbox) -> Result<()> {
         let network = self.network(sandbox).await.step(|| "reading the pod's network namespace".into())?;
         let names = sandbox.spec.dns.clone();
         let resolv_conf = self.host.run(move || names.resolv_conf()).await;
@@ -60,10 +67,7 @@ impl Pod {
             shm_bytes: SHM_BYTES,
             ..ConfigureSandboxRequest::default()
         };
-        let (configured, clock) =
-            tokio::join!(sandbox.agent.configure_sandbox(request), sandbox.agent.set_clock());
-        configured?;
-        Ok(clock?)
+        Ok(sandbox.agent.configure_sandbox(request).await?)
     }
 
     async fn network(&self, sandbox: &Sandbox) -> std::io::Result<PodNetwork> {
