@@ -58,6 +58,7 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 	equal(t, "container", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
 	equal(t, "sockets that nobody waits at", len(sockets()), 0)
 	equal(t, "exec", c.exec("echo", "alive"), "alive")
+	c.until("the exec that nobody waits for to end", func() error { return c.runs("sleep 60", false) })
 	must(t, n.Runtime.StopContainer(t.Context(), c.id, 20))
 	equal(t, "exit code", c.status().ExitCode, 9)
 	stdout, _ := c.log()
