@@ -112,7 +112,7 @@ func TestPodThatGetsNoMoreThreadsLives(t *testing.T) {
 	// It has more of them already.
 	must(t, fixture.SetCgroupValue(cgroup, "pids.max", "1"))
 	_, _, err := p.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, patience)
-	refused(t, err, codes.Internal, c.id, "no thread", "Resource temporarily unavailable")
+	refused(t, err, codes.ResourceExhausted, c.id, "no thread", "Resource temporarily unavailable")
 	if _, err := p.Runtime.PodSandboxStats(t.Context(), p.id); err != nil {
 		t.Errorf("stats: %v", err)
 	}
