@@ -293,11 +293,16 @@ impl Shim {
         bounded("Control.HangUp", BY_AGENT, self.control.hang_up(within(BY_AGENT), &request)).await.map(drop)
     }
 
-    /// Ends the execs of a frontend that has gone; answers how many there were.
-    pub async fn end_execs(&self) -> Result<u32, ShimError> {
-        let request = control::EndExecsRequest::default();
-        let answer = self.control.end_execs(within(FROM_MEMORY), &request);
-        bounded("Control.EndExecs", FROM_MEMORY, answer).await.map(|answer| answer.execs)
+    /// Ends all execs of an earlier frontend, without waiting for that.
+    pub async fn abandon_execs(&self) -> Result<(), ShimError> {
+        let request = control::AbandonExecsRequest::default();
+        bounded(
+            "Control.AbandonExecs",
+            FROM_MEMORY,
+            self.control.abandon_execs(within(FROM_MEMORY), &request),
+        )
+        .await
+        .map(drop)
     }
 
     /// Sets the size of a terminal.

@@ -225,12 +225,6 @@ async fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) -> Result<(
     let sockets = sandbox.bundle.join(SOCKETS);
     files::remove_tree(sockets.clone()).await?;
     files::make_private_dir(sockets).await?;
-    // Nor does anyone wait for the execs that it began.
-    match shim.end_execs().await {
-        Ok(0) => {}
-        Ok(execs) => info!(sandbox = %sandbox.id, execs, "ending what the last frontend's clients ran"),
-        Err(error) => warn!(sandbox = %sandbox.id, %error, "execs of the last frontend may go on"),
-    }
     sandbox::adopt(node, sandbox, shim).await
 }
 

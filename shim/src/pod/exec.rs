@@ -81,7 +81,7 @@ impl Container {
     }
 
     /// All of them.
-    pub fn execs(&self) -> Vec<Arc<Exec>> {
+    pub fn all_execs(&self) -> Vec<Arc<Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 

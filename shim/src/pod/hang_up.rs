@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Pod,
@@ -16,10 +16,31 @@ use crate::error::Result;
 
 /// For a program to end that hears of the hang-up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// From SIGKILL to the end.
-const KILL_BOUND: Duration = Duration::from_secs(10);
 
 impl Pod {
+    /// Hangs up and forgets all execs that there are now: nobody waits for them, nor keeps to their time limits, any more.
+    pub fn abandon_execs(self: &Arc<Self>) {
+        for container in self.containers() {
+            for exec in container.all_execs() {
+                let (pod, container) = (self.clone(), container.clone());
+                self.carry(async move { pod.abandon(&container, &exec).await });
+            }
+        }
+    }
+
+    async fn abandon(&self, container: &Container, exec: &Exec) {
+        info!(process = exec.process.object(), "is abandoned");
+        if let Err(error) = self.hang_up(exec).await {
+            debug!(process = exec.process.object(), %error, "ends by itself");
+        }
+        exec.process.wait().await;
+        let forgotten =
+            async { container.delete_exec(&*self.sandbox()?, &exec.process.reference.exec_text()).await };
+        if let Err(error) = forgotten.await {
+            warn!(process = exec.process.object(), %error, "an abandoned exec is not forgotten");
+        }
+    }
+
     /// Hangs the terminal of an exec up; without one, kills its process, and not what that has started. A program that
     /// ignores the hang-up is killed too.
     ///
@@ -43,33 +64,5 @@ impl Pod {
             }
         }
         Ok(agent.signal(&process.reference, KILL, false).await?)
-    }
-
-    /// Begins to hang all execs up and to forget them; answers how many there are. Each has its own bound.
-    pub fn end_execs(self: &Arc<Self>) -> usize {
-        let containers = self.containers().into_iter();
-        let all: Vec<_> = containers
-            .flat_map(|container| container.execs().into_iter().map(move |exec| (container.clone(), exec)))
-            .collect();
-        let count = all.len();
-        for (container, exec) in all {
-            let pod = self.clone();
-            self.carry(async move {
-                if let Err(error) = pod.end_exec(&container, &exec).await {
-                    warn!(exec = exec.process.object(), %error, "it is not forgotten");
-                }
-            });
-        }
-        count
-    }
-
-    async fn end_exec(&self, container: &Container, exec: &Exec) -> Result<()> {
-        if let Err(error) = self.hang_up(exec).await {
-            debug!(%error, "an exec ended before it was hung up");
-        }
-        // One that goes on running cannot be deleted, and says so.
-        let _ = timeout(KILL_BOUND, exec.process.wait()).await;
-        let sandbox = self.sandbox()?;
-        container.delete_exec(&sandbox, &exec.process.reference.exec_text()).await.map(drop)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use a3s_box_proto::{
     shim::{
-        AttachRequest, AttachResponse, Container as ContainerMessage, ContainerStatus, EndExecsRequest,
-        EndExecsResponse, Exit as ExitMessage, HangUpRequest, HangUpResponse, PortForwardRequest,
-        PortForwardResponse, ReopenLogRequest, ReopenLogResponse, SandboxState, StateRequest, StateResponse,
-        StatsRequest, StatsResponse,
+        AbandonExecsRequest, AbandonExecsResponse, AttachRequest, AttachResponse,
+        Container as ContainerMessage, ContainerStatus, Exit as ExitMessage, HangUpRequest, HangUpResponse,
+        PortForwardRequest, PortForwardResponse, ReopenLogRequest, ReopenLogResponse, SandboxState,
+        StateRequest, StateResponse, StatsRequest, StatsResponse,
     },
     shim_ttrpc::Control,
     stdio::Endpoint,
@@ -117,9 +117,13 @@ impl Control for ControlService {
         Ok(HangUpResponse::new())
     }
 
-    async fn end_execs(&self, _: &TtrpcContext, _: EndExecsRequest) -> ttrpc::Result<EndExecsResponse> {
-        let execs = u32::try_from(self.0.end_execs()).unwrap_or(u32::MAX);
-        Ok(EndExecsResponse { execs, ..EndExecsResponse::default() })
+    async fn abandon_execs(
+        &self,
+        _: &TtrpcContext,
+        _: AbandonExecsRequest,
+    ) -> ttrpc::Result<AbandonExecsResponse> {
+        self.0.abandon_execs();
+        Ok(AbandonExecsResponse::new())
     }
 }
 
