@@ -18,6 +18,17 @@ impl Failed {
     pub fn because(step: impl Into<String>, why: impl Into<String>) -> Self {
         Self { step: step.into(), source: io::Error::other(why.into()) }
     }
+
+    /// Something that has a limit has reached it.
+    pub fn exhausted(step: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { step: step.into(), source: io::Error::new(io::ErrorKind::QuotaExceeded, why.into()) }
+    }
+
+    /// Whether there is no more to be had of something, for now.
+    pub fn is_exhausted(&self) -> bool {
+        use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        matches!(self.source.kind(), OutOfMemory | QuotaExceeded | StorageFull)
+    }
 }
 
 /// Says which step an error belongs to.

@@ -40,8 +40,6 @@ use service::{Agent, listener::HostListener};
 const MOST_CONTROL_CONNECTIONS: usize = 32;
 /// Threads for steps that wait for disks.
 const MOST_BLOCKING_THREADS: usize = 32;
-/// They stay: the runtime panics, and the guest ends, where it has none and the kernel gives none (`kernel.threads-max`).
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// The answer to Shutdown is on its way to the host while the guest waits that long.
 const LAST_WORDS: Duration = Duration::from_millis(10);
 
@@ -58,12 +56,17 @@ fn main() {
 }
 
 fn run() -> Result<Infallible, Failed> {
+    // Before much of it has run: an emulated processor translates it anew.
+    let collapsed = sys::text::collapse();
     mounts::enter_root()?;
     let line = std::fs::read_to_string("/proc/cmdline").step(|| "read /proc/cmdline".to_owned())?;
     let (options, mistakes) = cmdline::Options::parse(&line);
     console::start_logging(options.log).step(|| "log to the console".to_owned())?;
     for mistake in mistakes {
         tracing::warn!("unknown setting on the kernel's command line: {mistake}");
+    }
+    if let Err(error) = collapsed {
+        tracing::warn!("move the agent's code into huge pages: {error}");
     }
     limits::raise()?;
     // SAFETY: no thread has been started yet.
@@ -79,7 +82,8 @@ fn run() -> Result<Infallible, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MOST_BLOCKING_THREADS)
-        .thread_keep_alive(FOR_EVER)
+        // They stay: it panics, and the guest ends, where it has none and the kernel gives none (`kernel.threads-max`).
+        .thread_keep_alive(Duration::MAX)
         .build()
         .step(|| "start the runtime".to_owned())?;
     runtime.block_on(serve(zygote, Storage::new(scratch)))

@@ -3,6 +3,8 @@
 //! Each protocol's bindings stand behind a feature, so that the guest's agent never compiles gRPC.
 
 #[cfg(feature = "config")]
+pub mod accelerator;
+#[cfg(feature = "config")]
 pub mod config;
 pub mod id_set;
 pub mod ids;

@@ -86,7 +86,11 @@ impl Error {
             Self::Boot(error) => error.code(),
             Self::Agent(error) => error.code(),
             Self::Host { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory => Code::RESOURCE_EXHAUSTED,
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::OutOfMemory
+                // EAGAIN, of a thread that could not be started.
+                | io::ErrorKind::WouldBlock => Code::RESOURCE_EXHAUSTED,
                 io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
                 io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
                 _ => Code::INTERNAL,

@@ -26,12 +26,7 @@ func podDiesWith(t *testing.T, process string) {
 	for _, one := range found {
 		must(t, syscall.Kill(one.PID, syscall.SIGKILL))
 	}
-	n.until("the pod to be not ready", func() error {
-		if state := p.status().State; state != cri.PodSandboxState_SANDBOX_NOTREADY {
-			return errors.New(state.String())
-		}
-		return nil
-	})
+	p.dies()
 	status := c.exited()
 	if status.ExitCode == 0 || status.Reason == "" || status.Reason == "Completed" {
 		t.Errorf("exit code %d, reason %q, message %q", status.ExitCode, status.Reason, status.Message)
@@ -39,6 +34,17 @@ func podDiesWith(t *testing.T, process string) {
 	n.until("the pod's other processes to end", func() error {
 		if left := n.PodProcesses(p.id, ""); len(left) > 0 && process == "a3s-box-shim" || len(left) > 1 {
 			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
+}
+
+// dies waits until the pod is not ready.
+func (p *pod) dies() {
+	p.t.Helper()
+	p.until("the pod to be not ready", func() error {
+		if state := p.status().State; state != cri.PodSandboxState_SANDBOX_NOTREADY {
+			return errors.New(state.String())
 		}
 		return nil
 	})
@@ -68,6 +74,18 @@ func TestGuestThatHangsIsGivenUp(t *testing.T) {
 		t.Error("exit code 0")
 	}
 	equal(t, "pod", p.status().State, cri.PodSandboxState_SANDBOX_NOTREADY)
+}
+
+func TestGuestThatPanicsIsQuoted(t *testing.T) {
+	n := onNode(t)
+	p := n.runPod(privilegedPod)
+	c := p.idle("main", privileged)
+	_, _, err := n.Runtime.ExecSync(t.Context(), c.id, []string{"sh", "-c", "echo c > /proc/sysrq-trigger"}, patience)
+	if err == nil {
+		t.Error("an exec outlived its kernel")
+	}
+	contains(t, "the container's message", c.exited().Message, "Kernel panic", "sysrq triggered crash")
+	p.dies()
 }
 
 func TestShimThatHangsHoldsUpItsOwnPodOnly(t *testing.T) {
@@ -112,7 +130,7 @@ func TestPodThatGetsNoMoreThreadsLives(t *testing.T) {
 	// It has more of them already.
 	must(t, fixture.SetCgroupValue(cgroup, "pids.max", "1"))
 	_, _, err := p.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, patience)
-	refused(t, err, codes.Internal, c.id, "no thread", "Resource temporarily unavailable")
+	refused(t, err, codes.ResourceExhausted, c.id, "no thread", "Resource temporarily unavailable")
 	if _, err := p.Runtime.PodSandboxStats(t.Context(), p.id); err != nil {
 		t.Errorf("stats: %v", err)
 	}

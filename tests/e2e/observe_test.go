@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	criclient "k8s.io/cri-client/pkg"
 )
 
 // Every subscriber hears all, and the first after a restart also hears what happened while no frontend ran.
@@ -107,6 +108,11 @@ func TestStuckGuestHoldsUpNobody(t *testing.T) {
 	}
 	_, err := n.Runtime.ContainerStats(t.Context(), c.id)
 	refused(t, err, codes.DeadlineExceeded)
+	begun := time.Now()
+	_, _, err = n.Runtime.ExecSync(t.Context(), c.id, []string{"true"}, time.Second)
+	if took := time.Since(begun); !errors.Is(err, criclient.ErrCommandTimedOut) || took > 6*time.Second {
+		t.Errorf("an exec with a timeout of 1 s took %s: %v", took, err)
+	}
 	equal(t, "exec elsewhere", other.exec("echo", "alive"), "alive")
 	resume()
 	n.until("the guest to be heard again", func() error {

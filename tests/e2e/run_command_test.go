@@ -42,10 +42,12 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 func TestInterruptedRunCleansUp(t *testing.T) {
 	n := onNode(t)
 	n.pull(busybox)
-	stdout, interrupt := n.interruptible("--rm", busybox, "--", "sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 3600 & wait $!; done")
-	line := make([]byte, len("ready\n"))
-	must(t, firstError(stdout.Read(line)))
-	interrupt()
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		stdout, interrupt := n.interruptible("--rm", busybox, "--", "sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 3600 & wait $!; done")
+		line := make([]byte, len("ready\n"))
+		must(t, firstError(stdout.Read(line)))
+		interrupt(signal)
+	}
 }
 
 func TestRunInterruptedWhileItsPodBootsCleansUp(t *testing.T) {
@@ -64,33 +66,31 @@ func TestRunInterruptedWhileItsPodBootsCleansUp(t *testing.T) {
 		}
 		return nil
 	})
-	interrupt()
+	interrupt(syscall.SIGINT)
 	left, err := n.Runtime.ListPodSandbox(t.Context(), nil)
 	must(t, err)
 	equal(t, "pods left", len(left), 0)
 }
 
-// interruptible begins `a3s-box-cri run`. The answer sends it what Ctrl-C sends, and waits for its end.
-func (n *node) interruptible(arguments ...string) (stdout io.Reader, interrupt func()) {
+// interruptible begins `a3s-box-cri run`. The answer sends it a signal, such as Ctrl-C's, and waits for its end.
+func (n *node) interruptible(arguments ...string) (stdout io.Reader, interrupt func(syscall.Signal)) {
 	n.t.Helper()
 	command := n.Command(n.t.Context(), "run", arguments...)
 	stdout, err := command.StdoutPipe()
 	must(n.t, err)
 	must(n.t, command.Start())
-	return stdout, func() {
+	return stdout, func(signal syscall.Signal) {
 		n.t.Helper()
-		must(n.t, command.Process.Signal(syscall.SIGINT))
+		must(n.t, command.Process.Signal(signal))
 		ended := make(chan error, 1)
 		go func() { ended <- command.Wait() }()
 		select {
 		case <-ended:
 		case <-time.After(patience):
 			must(n.t, command.Process.Kill())
-			n.t.Fatal("it runs on after Ctrl-C")
+			n.t.Fatalf("it runs on after %s", signal)
 		}
-		if command.ProcessState.ExitCode() == 0 {
-			n.t.Error("an interrupted run succeeded")
-		}
+		equal(n.t, "exit code of an interrupted run", command.ProcessState.ExitCode(), 128+int(signal))
 	}
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{stderr, stdout},
+    io::{Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -10,7 +10,12 @@ use std::{
 
 use a3s_box_proto::{config::Config, cri};
 use clap::Args;
-use tokio::{signal::ctrl_c, task::JoinHandle, time::sleep};
+use futures::future::select_all;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::sleep,
+};
 use tonic::Status;
 
 use super::{
@@ -27,8 +32,8 @@ const CPU_PERIOD: i64 = 100_000;
 const POLL: Duration = Duration::from_millis(50);
 /// Seconds that a container has between TERM and KILL.
 const GRACE: i64 = 10;
-/// Exit code after Ctrl-C, as shells have it.
-const INTERRUPTED: i32 = 130;
+/// After the death of a process by a signal, shells add its number to this.
+const BY_SIGNAL: i32 = 128;
 
 /// The pod to run.
 #[derive(Debug, Args)]
@@ -69,10 +74,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         let mut pod = Pod::new(client, &config, arguments)?;
         let outcome = tokio::select! {
             outcome = pod.run_to_end() => outcome,
-            _ = ctrl_c() => {
-                eprintln!("interrupted");
+            number = interrupted() => {
+                // Its terminal may be gone.
+                let _ = writeln!(stderr(), "interrupted");
                 pod.arguments.rm = true;
-                Ok(INTERRUPTED)
+                number.map(|number| BY_SIGNAL + number)
             }
         };
         let cleaned = pod.clean_up(outcome.is_err()).await;
@@ -81,6 +87,15 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Ok::<_, Failure>(code)
     })?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Waits for Ctrl-C, for whoever else asks this process to end, or for its terminal's end; answers the signal's number.
+async fn interrupted() -> Result<i32, Failure> {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = kinds.map(signal).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let received = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    let (_, which, _) = select_all(received).await;
+    Ok(kinds[which].as_raw_value())
 }
 
 struct Pod {

@@ -42,8 +42,6 @@ const WORKERS: usize = 2;
 const LEAST_BOOTS: usize = 2;
 /// Threads for file operations.
 const BLOCKING_THREADS: usize = 16;
-/// They stay: the runtime panics where it has none and the kernel gives none (`TasksMax` of the unit, a fork bomb).
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// After a request to end: for calls in progress, of which those that only wait are given up at once. What is half made
 /// then is undone by the next frontend.
 const LAST_CALLS: Duration = Duration::from_secs(10);
@@ -62,7 +60,8 @@ pub(super) fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(FOR_EVER)
+        // They stay: it panics where it has none and the kernel gives none (`TasksMax` of the unit, a fork bomb).
+        .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()?;
     runtime.block_on(run(&path, config))?;

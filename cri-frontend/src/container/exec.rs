@@ -22,6 +22,8 @@ use crate::{
 
 /// From SIGKILL or a hang-up to the process's end.
 const KILL_BOUND: Duration = Duration::from_secs(10);
+/// For whoever waits for an exec's end by force. A guest that is busy, with a fork bomb perhaps, takes longer.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which streams a process shall have. A terminal has no error stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +148,11 @@ impl Exec {
         self.started.cancelled().await;
     }
 
+    /// Whether it has been started.
+    pub fn has_started(&self) -> bool {
+        self.started.is_cancelled()
+    }
+
     /// What remains of an output's error: before the start it is only a sign that the process cannot be started, of
     /// which the start itself tells why.
     pub async fn broken_off(&self, error: Error) -> Error {
@@ -169,8 +176,14 @@ impl Exec {
         Ok(self.shim.resize(&self.container.id, Some(&self.id), width, height).await?)
     }
 
-    /// Ends it by force, and waits until it has ended.
-    pub async fn kill(&self) {
+    /// Ends it by force. That goes on where it takes long, and nobody waits for it any more.
+    pub async fn end(self) {
+        let node = self.node.clone();
+        let ending = node.work.spawn(async move { self.kill().await });
+        let _ = timeout(END_PATIENCE, ending).await;
+    }
+
+    async fn kill(&self) {
         settled(&self.starting).await;
         let killed = self.shim.kill_exec(&self.container.id, &self.id).await;
         self.see_it_end(killed, "killed").await;

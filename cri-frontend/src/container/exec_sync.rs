@@ -59,22 +59,24 @@ async fn run(
         result = complete(&exec, &sockets) => {
             if result.is_err() {
                 // It may run all the same, with nobody who reads its output.
-                exec.kill().await;
+                exec.end().await;
             }
             result
         }
         () = overdue => {
-            exec.kill().await;
-            let bound = limit.unwrap_or_default();
-            Err(Error::Timeout { what: format!("exec in container {}", exec.container.id), bound })
+            let what = if exec.has_started() { "exec" } else { "the start of an exec" };
+            let what = format!("{what} in container {}", exec.container.id);
+            exec.end().await;
+            Err(Error::Timeout { what, bound: limit.unwrap_or_default() })
         }
         () = gone.cancelled() => {
-            exec.kill().await;
+            exec.end().await;
             Err(Error::Abandoned("the client has gone".into()))
         }
         () = ending.cancelled() => {
-            exec.kill().await;
-            Err(Error::Ending(format!("exec in container {}", exec.container.id)))
+            let what = format!("exec in container {}", exec.container.id);
+            exec.end().await;
+            Err(Error::Ending(what))
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Whether pods could be made now, and what is missing: looked up anew each time. Only CNI plugins are run, those that know the
 //! question.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use a3s_box_proto::config::{Accelerator, Config};
+use a3s_box_proto::{
+    accelerator::{Choice, kvm_is_usable},
+    config::{Accelerator, Config},
+};
 use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -49,7 +49,8 @@ pub async fn check(node: &Node) -> Result<Health, Error> {
     let config = node.config.clone();
     let checked = spawn_blocking(move || {
         let accelerator = accelerator(&config);
-        Health { runtime: runtime(&config, accelerator.as_ref()), network, accelerator: accelerator.ok() }
+        let runtime = runtime(&config, accelerator.as_ref());
+        Health { runtime, network, accelerator: accelerator.ok().map(Choice::name) }
     });
     checked.await.map_err(|ended| Error::Abandoned(ended.to_string()))
 }
@@ -65,7 +66,7 @@ pub async fn manifest(node: &Node) -> Result<Value, Error> {
     read.await.map_err(|ended| Error::Abandoned(ended.to_string()))
 }
 
-fn runtime(config: &Config, accelerator: Result<&&'static str, &String>) -> Condition {
+fn runtime(config: &Config, accelerator: Result<&Choice, &String>) -> Condition {
     let mut missing: Vec<String> = needed(config).into_iter().filter_map(|file| file.problem()).collect();
     if let Err(reason) = accelerator {
         missing.push(reason.clone());
@@ -74,7 +75,7 @@ fn runtime(config: &Config, accelerator: Result<&&'static str, &String>) -> Cond
         return Condition { met: false, reason: "RuntimeNotReady", message: missing.join("; ") };
     }
     let message = match accelerator {
-        Ok(&"tcg") => "MicroVMs run under TCG, an emulator that is no security boundary".to_owned(),
+        Ok(Choice::Tcg) => "MicroVMs run under TCG, an emulator that is no security boundary".to_owned(),
         _ => String::new(),
     };
     Condition { met: true, reason: "", message }
@@ -111,38 +112,12 @@ fn needed(config: &Config) -> Vec<Needed> {
     ]
 }
 
-fn accelerator(config: &Config) -> Result<&'static str, String> {
-    match config.vm.accelerator {
-        Accelerator::Tcg => Ok("tcg"),
-        Accelerator::Kvm => kvm().map(|()| "kvm"),
-        Accelerator::Auto => match kvm() {
-            Ok(()) => Ok("kvm"),
-            Err(_) if config.vm.allow_tcg => Ok("tcg"),
-            Err(reason) => {
-                Err(format!("no accelerator: {reason} (vm.allow_tcg would allow emulation, for tests)"))
-            }
-        },
+/// What is forced is tried here as well: pods that cannot boot are no news of a node that is ready.
+fn accelerator(config: &Config) -> Result<Choice, String> {
+    if config.vm.accelerator == Accelerator::Kvm {
+        kvm_is_usable().map_err(|reason| format!("KVM cannot be used: {reason}"))?;
     }
-}
-
-/// A kernel may offer /dev/kvm and run no stock guest in it: the processor's own word counts too.
-fn kvm() -> Result<(), String> {
-    let device = Path::new("/dev/kvm");
-    access(device, Access::READ_OK | Access::WRITE_OK)
-        .map_err(|error| format!("/dev/kvm is not usable: {error}"))?;
-    if cfg!(target_arch = "x86_64") {
-        let cpuinfo =
-            fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
-        if !virtualizes(&cpuinfo) {
-            return Err("the processor has neither vmx nor svm, so that KVM cannot run a guest".to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn virtualizes(cpuinfo: &str) -> bool {
-    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    Choice::of(&config.vm)
 }
 
 #[cfg(test)]
@@ -154,17 +129,10 @@ mod tests {
         let mut config = Config::default();
         config.vm.kernel = "/nowhere/vmlinux".into();
         config.vm.accelerator = Accelerator::Tcg;
-        let condition = runtime(&config, Ok(&"tcg"));
+        let condition = runtime(&config, Ok(&Choice::Tcg));
         assert!(!condition.met);
         assert!(condition.message.contains("/nowhere/vmlinux") && condition.message.contains("vm.kernel"));
         let condition = runtime(&config, Err(&"no accelerator: x".to_owned()));
         assert!(condition.message.contains("no accelerator"));
-    }
-
-    #[test]
-    fn the_processors_flags_decide() {
-        assert!(virtualizes("processor : 0\nflags : fpu vmx de\n"));
-        assert!(!virtualizes("processor : 0\nflags : fpu hypervisor\n"));
-        assert!(!virtualizes(""));
     }
 }

@@ -21,6 +21,15 @@ const DYING: Duration = Duration::from_secs(1);
 /// Between attempts to reach a shim that lives and does not answer.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Who had the connection to a shim before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// This frontend.
+    Us,
+    /// One that was killed: nobody waits any more for what it was doing.
+    Another,
+}
+
 /// Watches the VM of a connected sandbox until it ends.
 pub fn watch(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) {
     let (owner, sandbox) = (node.clone(), sandbox.clone());
@@ -43,7 +52,7 @@ pub fn watch(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) {
                 }
                 Err(error) => info!(sandbox = %sandbox.id, %error, "connecting to the shim again"),
             }
-            match reconnect(&owner, &sandbox).await {
+            match reconnect(&owner, &sandbox, Before::Us).await {
                 Some(again) => shim = again,
                 None => return,
             }
@@ -51,25 +60,25 @@ pub fn watch(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) {
     });
 }
 
-/// Looks for the shim of a sandbox until it is clear whether it lives.
+/// Looks for the shim that an earlier frontend has left to a sandbox until it is clear whether it lives.
 pub fn find(node: &Arc<Node>, sandbox: &Arc<Sandbox>) {
     let (owner, sandbox) = (node.clone(), sandbox.clone());
     node.watch(async move {
-        if let Some(shim) = reconnect(&owner, &sandbox).await {
+        if let Some(shim) = reconnect(&owner, &sandbox, Before::Another).await {
             watch(&owner, &sandbox, shim);
         }
     });
 }
 
 /// A new connection with all that belongs to it; nothing if the sandbox needs none any more.
-async fn reconnect(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Option<Shim> {
+async fn reconnect(node: &Arc<Node>, sandbox: &Arc<Sandbox>, before: Before) -> Option<Shim> {
     loop {
         sleep(RETRY).await;
         if !sandbox.record.with(super::SandboxRecord::is_ready) {
             return None;
         }
         match connect(&sandbox.id, &sandbox.bundle).await {
-            Ok(Connection::Live(shim)) => match take_over(node, sandbox, &shim).await {
+            Ok(Connection::Live(shim)) => match take_over(node, sandbox, &shim, before).await {
                 Ok(()) => return Some(shim),
                 Err(error) => warn!(sandbox = %sandbox.id, %error, "the shim does not tell its pod's state"),
             },
@@ -82,15 +91,26 @@ async fn reconnect(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Option<Shim> {
     }
 }
 
-/// Takes over what a found shim knows, and watches all that runs.
+/// Takes over what the shim of an earlier frontend knows, and watches all that runs.
 pub async fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) -> Result<(), Error> {
-    take_over(node, sandbox, &shim).await?;
+    take_over(node, sandbox, &shim, Before::Another).await?;
     watch(node, sandbox, shim);
     Ok(())
 }
 
-async fn take_over(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: &Shim) -> Result<(), Error> {
+async fn take_over(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    shim: &Shim,
+    before: Before,
+) -> Result<(), Error> {
     let state = shim.state().await?;
+    if before == Before::Another
+        && let Err(error) = shim.abandon_execs().await
+    {
+        // One of an older version does not know the call.
+        warn!(sandbox = %sandbox.id, %error, "execs of an earlier frontend go on until they end");
+    }
     let containers = node.containers_of(sandbox);
     container::observe(node, &containers, &state).await?;
     sandbox.describe(&state);

@@ -293,6 +293,18 @@ impl Shim {
         bounded("Control.HangUp", BY_AGENT, self.control.hang_up(within(BY_AGENT), &request)).await.map(drop)
     }
 
+    /// Ends all execs of an earlier frontend, without waiting for that.
+    pub async fn abandon_execs(&self) -> Result<(), ShimError> {
+        let request = control::AbandonExecsRequest::default();
+        bounded(
+            "Control.AbandonExecs",
+            FROM_MEMORY,
+            self.control.abandon_execs(within(FROM_MEMORY), &request),
+        )
+        .await
+        .map(drop)
+    }
+
     /// Sets the size of a terminal.
     pub async fn resize(
         &self,

@@ -14,6 +14,7 @@ pub fn to_ttrpc(error: &Error) -> ttrpc::Error {
         Error::AlreadyExists(_) => Code::ALREADY_EXISTS,
         Error::Invalid { .. } => Code::INVALID_ARGUMENT,
         Error::Precondition { .. } | Error::Program { .. } => Code::FAILED_PRECONDITION,
+        Error::Failed { source, .. } if source.is_exhausted() => Code::RESOURCE_EXHAUSTED,
         Error::Failed { .. } => Code::INTERNAL,
     };
     let mut message = error.to_string();

@@ -46,9 +46,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// and fail the removal of the pod. It closes the connection itself when it has the answer.
 const CONTAINERD_READS: Duration = Duration::from_secs(1);
 
-/// The runtime's threads stay: it panics, and the pod ends, where it has none and the kernel gives none (`pids.max`).
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 /// Serves until the pod is shut down.
 ///
 /// # Errors
@@ -77,7 +74,8 @@ fn serve(id: SandboxId, caller: Caller, config: Config, layout: Layout) -> Resul
         .enable_all()
         .max_blocking_threads(8)
         .thread_stack_size(256 * 1024)
-        .thread_keep_alive(FOR_EVER)
+        // They stay: it panics, and the pod ends, where it has none and the kernel gives none (`pids.max`).
+        .thread_keep_alive(Duration::MAX)
         .build()
         .step(|| "making the runtime".into())?;
     let result = runtime.block_on(async {

@@ -80,6 +80,11 @@ impl Container {
         execs.get(&id).cloned().ok_or_else(|| Error::NotFound(format!("exec {id} of container {}", self.id)))
     }
 
+    /// All of them.
+    pub fn all_execs(&self) -> Vec<Arc<Exec>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Forgets an exec that does not run; answers how it ended.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
-//! Ends an exec whose client has gone.
+//! Ends execs whose clients have gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
+use tracing::{debug, info, warn};
 
 use super::{
     Pod,
+    container::Container,
     exec::Exec,
     exit::Exit,
     process::{KILL, State},
@@ -16,6 +18,29 @@ use crate::error::Result;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Pod {
+    /// Hangs up and forgets all execs that there are now: nobody waits for them, nor keeps to their time limits, any more.
+    pub fn abandon_execs(self: &Arc<Self>) {
+        for container in self.containers() {
+            for exec in container.all_execs() {
+                let (pod, container) = (self.clone(), container.clone());
+                self.carry(async move { pod.abandon(&container, &exec).await });
+            }
+        }
+    }
+
+    async fn abandon(&self, container: &Container, exec: &Exec) {
+        info!(process = exec.process.object(), "is abandoned");
+        if let Err(error) = self.hang_up(exec).await {
+            debug!(process = exec.process.object(), %error, "ends by itself");
+        }
+        exec.process.wait().await;
+        let forgotten =
+            async { container.delete_exec(&*self.sandbox()?, &exec.process.reference.exec_text()).await };
+        if let Err(error) = forgotten.await {
+            warn!(process = exec.process.object(), %error, "an abandoned exec is not forgotten");
+        }
+    }
+
     /// Hangs the terminal of an exec up; without one, kills its process, and not what that has started. A program that
     /// ignores the hang-up is killed too.
     ///

@@ -47,7 +47,7 @@ impl Pod {
             how = first_end(&vm, &helpers) => how,
             silent = heartbeat::lost(&sandbox.agent, patience) => silent,
         };
-        let console = vm.console().quote();
+        let console = vm.console().last_words().await;
         if !console.is_empty() {
             message += &format!("; the guest's console ends with: {console}");
         }

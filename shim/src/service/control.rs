@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use a3s_box_proto::{
     shim::{
-        AttachRequest, AttachResponse, Container as ContainerMessage, ContainerStatus, Exit as ExitMessage,
-        HangUpRequest, HangUpResponse, PortForwardRequest, PortForwardResponse, ReopenLogRequest,
-        ReopenLogResponse, SandboxState, StateRequest, StateResponse, StatsRequest, StatsResponse,
+        AbandonExecsRequest, AbandonExecsResponse, AttachRequest, AttachResponse,
+        Container as ContainerMessage, ContainerStatus, Exit as ExitMessage, HangUpRequest, HangUpResponse,
+        PortForwardRequest, PortForwardResponse, ReopenLogRequest, ReopenLogResponse, SandboxState,
+        StateRequest, StateResponse, StatsRequest, StatsResponse,
     },
     shim_ttrpc::Control,
     stdio::Endpoint,
@@ -114,6 +115,15 @@ impl Control for ControlService {
         let exec = self.0.container(&request.container_id, "hang up")?.exec(&request.exec_id)?;
         self.0.hang_up(&exec).await?;
         Ok(HangUpResponse::new())
+    }
+
+    async fn abandon_execs(
+        &self,
+        _: &TtrpcContext,
+        _: AbandonExecsRequest,
+    ) -> ttrpc::Result<AbandonExecsResponse> {
+        self.0.abandon_execs();
+        Ok(AbandonExecsResponse::new())
     }
 }
 

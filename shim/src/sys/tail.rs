@@ -34,11 +34,23 @@ impl Tail {
 
     /// The last lines, at most `lines`, printable and joined by " | ".
     pub fn quote(&self, lines: usize) -> String {
+        self.join(|all| &all[all.len().saturating_sub(lines)..])
+    }
+
+    /// The lines from the last one on that has this word, where one has it; else as [`Self::quote`].
+    pub fn quote_from(&self, word: &str, lines: usize) -> String {
+        self.join(|all| {
+            let from = all.iter().rposition(|line| line.contains(word));
+            let from = from.unwrap_or(all.len().saturating_sub(lines));
+            &all[from..all.len().min(from + lines)]
+        })
+    }
+
+    fn join(&self, choose: impl for<'a> FnOnce(&'a [&'a str]) -> &'a [&'a str]) -> String {
         let bytes = self.bytes();
         let text = String::from_utf8_lossy(&bytes);
         let all: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = &all[all.len().saturating_sub(lines)..];
-        printable(&last.join(" | "), 4096)
+        printable(&choose(&all).join(" | "), 4096)
     }
 }
 
@@ -70,6 +82,14 @@ mod tests {
         tail.push(b"one\r\n\x1b[31mtwo\nthree");
         assert_eq!(tail.quote(2), "\\u{1b}[31mtwo | three");
         assert!(tail.bytes().len() <= 32);
+    }
+
+    #[test]
+    fn a_word_says_where_to_begin() {
+        let tail = Tail::new(1024);
+        tail.push(b"one\n[1.0] Kernel panic: why\n[1.0] Kernel panic: again\ncalls\nmore\nend");
+        assert_eq!(tail.quote_from("Kernel panic", 2), "[1.0] Kernel panic: again | calls");
+        assert_eq!(tail.quote_from("nothing", 2), "more | end");
     }
 
     #[test]

@@ -1,17 +1,12 @@
-//! KVM or TCG: which of them a node may and can use.
+//! KVM or TCG, with what the latter needs to know of the machine.
 
 use std::{
     arch::x86_64::{__cpuid, __cpuid_count, _rdtsc},
-    fs::{self, OpenOptions},
     io,
-    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
-use a3s_box_proto::config::{Accelerator as Wish, Vm};
-
-/// `_IO(KVMIO, 0x01)`.
-const KVM_CREATE_VM: libc::c_ulong = 0xae01;
+use a3s_box_proto::{accelerator::Choice, config::Vm};
 
 /// How the guest's processor is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +26,8 @@ impl Accelerator {
     /// The name that status and errors use.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Kvm => "kvm",
-            Self::Tcg { .. } => "tcg",
+            Self::Kvm => Choice::Kvm.name(),
+            Self::Tcg { .. } => Choice::Tcg.name(),
         }
     }
 
@@ -44,56 +39,18 @@ impl Accelerator {
         }
     }
 
-    /// Chooses by configuration and machine. A forced one is not questioned: its boot's timeout tells.
+    /// Chooses by configuration and machine, as the frontend's status tells.
     ///
     /// # Errors
-    /// `auto`, KVM cannot be used, and TCG is not allowed; the text says why, and what would allow it.
+    /// KVM cannot be used, and TCG is not allowed; the text says why, and what would allow it.
     pub fn choose(config: &Vm) -> io::Result<Self> {
-        let tcg = || Self::Tcg { code_buffer_mb: config.tcg_code_buffer_mb, tsc_khz: tsc_khz() };
-        match config.accelerator {
-            Wish::Kvm => Ok(Self::Kvm),
-            Wish::Tcg => Ok(tcg()),
-            Wish::Auto => match kvm_is_usable() {
-                Ok(()) => Ok(Self::Kvm),
-                Err(_) if config.allow_tcg => Ok(tcg()),
-                Err(reason) => Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    format!(
-                        "KVM cannot be used: {reason}; vm.allow_tcg = true would allow QEMU's emulation, which is \
-                         no security boundary"
-                    ),
-                )),
-            },
-        }
+        let choice =
+            Choice::of(config).map_err(|reason| io::Error::new(io::ErrorKind::Unsupported, reason))?;
+        Ok(match choice {
+            Choice::Kvm => Self::Kvm,
+            Choice::Tcg => Self::Tcg { code_buffer_mb: config.tcg_code_buffer_mb, tsc_khz: tsc_khz() },
+        })
     }
-}
-
-fn kvm_is_usable() -> Result<(), String> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // A /dev/kvm without either flag is a paravirtual one, in which a stock kernel hangs.
-    if !has_virtualization_flag(&cpuinfo) {
-        return Err("the processor has neither of the flags vmx and svm".into());
-    }
-    let kvm = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .map_err(|error| format!("/dev/kvm: {error}"))?;
-    // SAFETY: an ioctl on an open descriptor that takes a number; it returns a new descriptor or -1.
-    let vm = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
-    if vm < 0 {
-        return Err(format!("KVM_CREATE_VM: {}", io::Error::last_os_error()));
-    }
-    // SAFETY: the descriptor was just returned to us and nobody else knows it.
-    unsafe { libc::close(vm) };
-    Ok(())
-}
-
-fn has_virtualization_flag(cpuinfo: &str) -> bool {
-    cpuinfo
-        .lines()
-        .find(|line| line.starts_with("flags"))
-        .is_some_and(|line| line.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm")))
 }
 
 /// The rate of the host's time stamp counter in kHz: from the processor or hypervisor where they tell, else measured.
@@ -135,18 +92,12 @@ fn measure() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use a3s_box_proto::config::Accelerator as Wish;
+
     use super::*;
 
     #[test]
-    fn virtualization_is_told_by_a_whole_flag() {
-        assert!(has_virtualization_flag("model\t: 1\nflags\t\t: fpu vmx sse\n"));
-        assert!(!has_virtualization_flag("flags\t\t: fpu vmx_fake svm_lock\nvmx flags : vnmi\n"));
-    }
-
-    #[test]
-    fn what_is_forced_is_taken() {
-        let config = Vm { accelerator: Wish::Kvm, ..Vm::default() };
-        assert_eq!(Accelerator::choose(&config).unwrap(), Accelerator::Kvm);
+    fn emulation_runs_at_the_rate_of_the_hosts_counter() {
         let config = Vm { accelerator: Wish::Tcg, ..Vm::default() };
         let Ok(Accelerator::Tcg { code_buffer_mb: 64, tsc_khz }) = Accelerator::choose(&config) else {
             panic!("not TCG")

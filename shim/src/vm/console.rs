@@ -1,50 +1,68 @@
 //! The guest's console: kept in memory for errors, and in a bounded file for people.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::sys::{tail::Tail, thread::blocking};
 
+/// Lines of an error message.
+const QUOTED_LINES: usize = 12;
+/// What a kernel says that gives up. What it was doing follows, and would push this out of the last lines.
+const PANIC: &str = "Kernel panic";
+/// For what a VMM that has ended printed last: it is there, and has to be read only.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
+
 /// What the guest printed last.
 #[derive(Debug, Clone)]
-pub struct Console(Arc<Tail>);
+pub struct Console {
+    tail: Arc<Tail>,
+    /// Cancelled when all of it was read.
+    ended: CancellationToken,
+}
 
 impl Console {
     /// Reads a console until the VMM closes it. The file is written anew when output pauses, so that it holds the
     /// same as the memory, and no more.
     pub fn read(stream: UnixStream, file: PathBuf, limit: usize) -> Self {
-        let tail = Arc::new(Tail::new(limit));
-        tokio::spawn(follow(stream, file, tail.clone()));
-        Self(tail)
+        let console = Self { tail: Arc::new(Tail::new(limit)), ended: CancellationToken::new() };
+        tokio::spawn(console.clone().follow(stream, file));
+        console
     }
 
-    /// The last lines, fit for an error message.
-    pub fn quote(&self) -> String {
-        self.0.quote(12)
+    /// The last lines of a guest that has ended, or is given up, fit for an error message.
+    pub async fn last_words(&self) -> String {
+        let _ = timeout(ON_ITS_WAY, self.ended.cancelled()).await;
+        self.tail.quote_from(PANIC, QUOTED_LINES)
     }
-}
 
-async fn follow(mut stream: UnixStream, file: PathBuf, tail: Arc<Tail>) {
-    let mut buffer = vec![0; 4096];
-    let mut unwritten = false;
-    loop {
-        let pause = tokio::time::sleep(std::time::Duration::from_millis(500));
-        tokio::select! {
-            read = stream.read(&mut buffer) => match read {
-                Ok(count @ 1..) => {
-                    tail.push(&buffer[..count]);
-                    unwritten = true;
+    async fn follow(self, mut stream: UnixStream, file: PathBuf) {
+        let mut buffer = vec![0; 4096];
+        let mut unwritten = false;
+        loop {
+            let pause = sleep(Duration::from_millis(500));
+            tokio::select! {
+                read = stream.read(&mut buffer) => match read {
+                    Ok(count @ 1..) => {
+                        self.tail.push(&buffer[..count]);
+                        unwritten = true;
+                    }
+                    _ => break,
+                },
+                () = pause, if unwritten => {
+                    unwritten = false;
+                    save(&file, &self.tail).await;
                 }
-                _ => break,
-            },
-            () = pause, if unwritten => {
-                unwritten = false;
-                save(&file, &tail).await;
             }
         }
+        self.ended.cancel();
+        save(&file, &self.tail).await;
     }
-    save(&file, &tail).await;
 }
 
 async fn save(file: &std::path::Path, tail: &Tail) {

@@ -51,9 +51,8 @@ pub fn run(
     };
     let log = copy_log()?;
     let built = builder.as_init(&request.bundle).with_systemd(false).with_detach(true).build();
-    let container = built.map_err(|error| Failure {
-        step: "create the container".to_owned(),
-        cause: innermost(log).unwrap_or_else(|| chain(&error)),
+    let container = built.map_err(|error| {
+        Failure::new("create the container", &innermost(log).unwrap_or_else(|| chain(&error)))
     })?;
     if let Some(console) = console {
         let terminal = console.accept()?;

@@ -59,7 +59,7 @@ fn refusal(error: &std::io::Error) -> Failure {
     let full = error.raw_os_error() == Some(libc::EAGAIN);
     let step = "fork into the container's cgroup";
     if full {
-        return Failure::new(step, &"the container has as many processes as it may (pids.max)");
+        return Failure::exhausted(step, &"the container has as many processes as it may (pids.max)");
     }
     Failure::new(step, error)
 }

@@ -110,18 +110,29 @@ pub struct Failure {
     pub step: String,
     /// Why not.
     pub cause: String,
+    /// There is no more to be had of something, for now.
+    pub exhausted: bool,
 }
 
 impl Failure {
     /// In the system's words.
     pub fn new(step: impl Into<String>, cause: &dyn std::fmt::Display) -> Self {
-        Self { step: step.into(), cause: cause.to_string() }
+        Self { step: step.into(), cause: cause.to_string(), exhausted: false }
+    }
+
+    /// Something that has a limit has reached it.
+    pub fn exhausted(step: impl Into<String>, cause: &dyn std::fmt::Display) -> Self {
+        Self { exhausted: true, ..Self::new(step, cause) }
     }
 }
 
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
-        Self::because(failure.step, failure.cause)
+        if failure.exhausted {
+            Self::exhausted(failure.step, failure.cause)
+        } else {
+            Self::because(failure.step, failure.cause)
+        }
     }
 }
 

@@ -78,7 +78,7 @@ fn start_worker(mut fds: Vec<OwnedFd>) {
         Err(error) => {
             // The second descriptor is the replies' socket: the asker shall learn why.
             if fds.len() > 1 {
-                let failure = Failure::new("fork a worker", &error);
+                let failure = Failure::exhausted("fork a worker", &error);
                 let _ = message::reply(&fds.swap_remove(1), &Reply::Failed(failure), None);
             }
         }

@@ -147,7 +147,7 @@ pub async fn boot(
             step: "booting the guest",
             accelerator: Some(accelerator.name()),
             cause,
-            console: vm.console().quote(),
+            console: vm.console().last_words().await,
             code,
         }),
     }
