@@ -1,8 +1,8 @@
 //! A container's cgroup (version 2): its figures, and the end of all its processes.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -41,6 +41,18 @@ impl Cgroup {
     /// The cgroup of all containers.
     pub fn of_pod() -> Self {
         Self { path: paths::POD_CGROUP.into() }
+    }
+
+    /// A new one beside a container's, to try what the kernel takes. No container has such a name.
+    pub fn trial(id: &a3s_box_proto::ids::ContainerId) -> Result<Self, Failed> {
+        let path = Path::new(paths::POD_CGROUP).join(format!("{id}+trial"));
+        fs::create_dir(&path).step(|| format!("create {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Writes a file that the kernel has there.
+    pub fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.path.join(file))?.write_all(value.as_bytes())
     }
 
     /// A file of the cgroup; empty where a controller is missing or the cgroup has gone.

@@ -39,7 +39,7 @@ impl Sandbox {
     /// Sets everything up. Repeated with the same content it changes nothing.
     pub async fn configure(&self, configuration: Configuration) -> Result<(), Error> {
         let _busy = self.busy.lock().await;
-        blocking(move || set_up(configuration)).await.of(|| Object::Sandbox)?;
+        blocking(move || Ok(set_up(configuration))).await.of(|| Object::Sandbox)??;
         tracing::debug!("sandbox configured");
         Ok(())
     }
@@ -64,20 +64,25 @@ impl Sandbox {
     }
 }
 
-fn set_up(configuration: Configuration) -> Result<(), Failed> {
+fn set_up(configuration: Configuration) -> Result<(), Error> {
     let Configuration { network, sysctls, files } = configuration;
-    network::configure(&network, || {
-        for (name, value) in &network.sysctls {
-            // What the host's kernel has, this one may lack; what the pod itself asks for, it must have.
-            if let Err(error) = sysctl::set(name, value) {
-                tracing::warn!("of the network: {error}");
-            }
+    let object = || Object::Sandbox;
+    network::identify(&network).of(object)?;
+    for (name, value) in &network.sysctls {
+        // What the host's kernel has, this one may lack; what the pod itself asks for, it must have.
+        if let Err(error) = sysctl::set(name, value) {
+            tracing::warn!("of the network: {error}");
         }
-        sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value))
-    })?;
-    if !files.hostname.is_empty() {
-        nix::unistd::sethostname(&files.hostname)
-            .step(|| format!("set the host's name to {:?}", files.hostname))?;
     }
-    volume::provide(&files)
+    sysctl::set_asked(&sysctls)?;
+    network::settle(&network).of(object)?;
+    name_host(&files.hostname).of(object)?;
+    volume::provide(&files).of(object)
+}
+
+fn name_host(name: &str) -> Result<(), Failed> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    nix::unistd::sethostname(name).step(|| format!("set the host's name to {name:?}"))
 }

@@ -37,7 +37,7 @@ pub fn check(name: &str) -> Result<(), NotThePods> {
     Err(NotThePods::Kernel)
 }
 
-/// `net/ipv4/conf/eth0.1/x` is the other way of writing such a name, in which a dot is a part's own.
+/// `net/ipv4/conf/eth0.1/x` is the other way of writing such a name, in which a dot is a part's own; here a slash is.
 fn dotted(name: &str) -> String {
     let slashed = name.find(['.', '/']).is_some_and(|first| name[first..].starts_with('/'));
     if slashed { name.replace('.', "_").replace('/', ".") } else { name.to_owned() }
@@ -55,6 +55,7 @@ mod tests {
             "fs.mqueue.msg_max",
             "net.core.somaxconn",
             "net/ipv4/conf/eth0.1/forwarding",
+            "net.ipv4.conf.eth0/1.forwarding",
         ] {
             assert_eq!(check(good), Ok(()), "{good:?}");
         }

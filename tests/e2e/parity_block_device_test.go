@@ -104,4 +104,8 @@ func TestOtherDevicesAreRefusedByName(t *testing.T) {
 		_, err := n.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
 		refused(t, err, codes.InvalidArgument, path, "block device")
 	}
+	config := fixture.ContainerConfig("device", busybox, "true")
+	config.CDIDevices = []*cri.CDIDevice{{Name: "vendor.example/gpu=0"}}
+	_, err := n.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
+	refused(t, err, codes.InvalidArgument, "vendor.example/gpu=0")
 }

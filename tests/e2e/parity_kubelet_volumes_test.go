@@ -145,6 +145,7 @@ func TestParityVolumesInMemory(t *testing.T) {
 	equal(t, "file system and size", first.exec("files", "fstype", "/cache"), fmt.Sprintf("1021994 %d", 48<<20))
 	equal(t, "owner and mode", first.exec("stat", "-c", "%a %u:%g", "/cache", "/cache/sub"), "2777 0:2000\n2750 0:2000")
 	first.exec("sh", "-c", "echo one > /dev/shm/file; echo two > /cache/sub/file")
+	first.exec("sh", "-c", "mknod /cache/null c 1 3 && echo x > /cache/null")
 	equal(t, "in the other container", second.exec("cat", "/cache/file", "/sub/file"), "one\ntwo")
 	second.exec("sh", "-c", "echo three > /sub/file")
 	equal(t, "by the subPath", first.exec("cat", "/cache/sub/file"), "three")

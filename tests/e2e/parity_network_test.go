@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,14 +23,15 @@ import (
 	"a3s.box/tests/images"
 )
 
-// All that plugins may leave in a pod's network namespace. %[1]s is the host's address in it, %[2]s the host's on a second one.
+// All that plugins may leave in a pod's network namespace: two interfaces with one hardware address too, as ipvlan makes them. %[1]s is the host's address in it, %[2]s the host's on a second one.
 const leftByPlugins = `
 host=v$(echo "$CNI_CONTAINERID" | cut -c1-10)
 ip link add "$host" type veth peer name net1 netns "$CNI_NETNS"
 ip addr add %[2]s/30 dev "$host"
 ip link set "$host" up
 within() { nsenter --net="$CNI_NETNS" "$@"; }
-within ip link set net1 mtu 1380 address 02:00:00:00:77:01 up
+mac=$(within ip -o link show eth0 | sed 's,.*link/ether ,,; s, .*,,')
+within ip link set net1 mtu 1380 address "$mac" up
 within ip addr add %[3]s/30 dev net1
 within ip route add 10.71.0.0/24 dev eth0 scope link
 within ip route add 10.72.0.0/24 via 192.0.2.9 dev eth0 onlink
@@ -109,7 +112,7 @@ func TestParityNetwork(t *testing.T) {
 		equal(t, "interfaces", c.exec("sh", "-c", "ls /sys/class/net | grep -v -e sit0 -e tunl0 -e ip6tnl0 | xargs echo"), "eth0 lo net1")
 		equal(t, "MTU of eth0", c.exec("cat", "/sys/class/net/eth0/mtu"), "1400")
 		equal(t, "MTU of net1", c.exec("cat", "/sys/class/net/net1/mtu"), "1380")
-		equal(t, "address of net1", c.exec("cat", "/sys/class/net/net1/address"), "02:00:00:00:77:01")
+		equal(t, "address of net1", c.exec("cat", "/sys/class/net/net1/address"), c.exec("cat", "/sys/class/net/eth0/address"))
 		contains(t, "addresses", c.exec("ip", "-o", "addr"), p.podIP()+"/24", there.Next().String()+"/30")
 		c.exec("ping", "-c", "1", "-W", "10", there.String())
 		c.exec("ping", "-c", "1", "-W", "10", n.Gateway().String())
@@ -172,11 +175,53 @@ func TestParityNetwork(t *testing.T) {
 		must(t, err)
 		contains(t, "the host's queues", string(shaped), "rate 7999Kbit", "rate 3999Kbit")
 	})
+	t.Run("filtered on the host", func(t *testing.T) { c.in(t).isFilteredOnTheHost() })
+	t.Run("figures", func(t *testing.T) {
+		stats, err := n.Runtime.PodSandboxStats(t.Context(), p.id)
+		must(t, err)
+		network := stats.Linux.Network
+		equal(t, "the pod's own interface", network.DefaultInterface.Name, "eth0")
+		// containerd counts no other.
+		if n.ServedBy() == fixture.A3sBox {
+			equal(t, "others", len(network.Interfaces), 1)
+			equal(t, "another", network.Interfaces[0].Name, "net1")
+			if network.Interfaces[0].RxBytes.GetValue() == 0 || network.Interfaces[0].TxBytes.GetValue() == 0 {
+				t.Errorf("nothing went through it: %v", network.Interfaces[0])
+			}
+		}
+	})
 	if n.ServedBy() == fixture.A3sBox {
 		n.asksForAddresses(script)
 	}
-	p.remove()
-	n.readinessFollows()
+	mustWrite(t, script, "")
+	p.followsItsNetwork()
+}
+
+// What filters on the host's side of a pod's link, as policies of the network do, tells the pod by its address and hardware address.
+func (c *container) isFilteredOnTheHost() {
+	t := c.t
+	listener, err := net.Listen("tcp", netip.AddrPortFrom(c.Gateway(), 0).String())
+	must(t, err)
+	server := &http.Server{Handler: http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) { fmt.Fprint(answer, "reached") })}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	must(t, err)
+	reach := func() string {
+		stdout, _, _ := c.tryExec("wget", "-q", "-O-", "http://"+listener.Addr().String()+"/")
+		return stdout
+	}
+	rule := []string{
+		"INPUT", "-p", "tcp", "-s", c.podIP(), "--dport", port, "-m", "mac", "--mac-source", c.exec("cat", "/sys/class/net/eth0/address"),
+		"-j", "REJECT", "--reject-with", "tcp-reset",
+	}
+	equal(t, "without a rule", reach(), "reached")
+	t.Cleanup(func() { _ = exec.Command("iptables", append([]string{"--wait", "-D"}, rule...)...).Run() })
+	run(t, "iptables", append([]string{"--wait", "-I"}, rule...)...)
+	forbidden := reach()
+	run(t, "iptables", append([]string{"--wait", "-D"}, rule...)...)
+	equal(t, "with a rule", forbidden, "")
+	equal(t, "without it again", reach(), "reached")
 }
 
 // What only a pod of a3s-box can ask for, and what only a MicroVM has to refuse.
@@ -193,11 +238,12 @@ func (n *node) asksForAddresses(script string) {
 	equal(n.t, "its hardware address", c.exec("cat", "/sys/class/net/eth0/address"), "0a:58:0a:00:00:4d")
 	equal(n.t, "interfaces", c.exec("ls", "/sys/class/net"), "eth0\nlo")
 	c.exec("ping", "-c", "1", "-W", "10", n.Gateway().String())
+	p.remove()
 }
 
-// Status says what the configuration in its directory is worth, as it changes.
-func (n *node) readinessFollows() {
-	t, list := n.t, filepath.Join(n.NetworkDir(), "10-test.conflist")
+// Status says what the configuration in its directory is worth, as it changes, and the next pod is attached to that network.
+func (p *pod) followsItsNetwork() {
+	n, t, list := p.node, p.t, filepath.Join(p.NetworkDir(), "10-test.conflist")
 	ready := func(want bool, words ...string) {
 		t.Helper()
 		n.until(fmt.Sprintf("NetworkReady %v", want), func() error {
@@ -215,8 +261,18 @@ func (n *node) readinessFollows() {
 	}
 	good := mustRead(t, list)
 	ready(true)
+	// containerd asks the plugins of the day, and what the pod has would stay.
+	if n.ServedBy() != fixture.A3sBox {
+		p.remove()
+	}
 	must(t, os.Remove(list))
 	ready(false)
+	p.remove()
+	four := regexp.MustCompile(`\[\{"subnet": "[0-9./]+"\}\], |\{"dst": "0.0.0.0/0"\}, `)
+	// No pod is left, so the bridge has no carrier, and the host has forgotten whose the addresses were.
+	mustWrite(t, list, four.ReplaceAllString(good, ""))
+	ready(true)
+	n.hasOnlyIPv6()
 	plugin := fmt.Sprintf(`"type": %q`, pluginName)
 	newer := strings.Replace(good, `"cniVersion": "1.0.0"`, `"cniVersion": "1.1.0"`, 1)
 	alone := newer[:strings.Index(newer, `"plugins"`)] + `"plugins": [{` + plugin + `, "refuse": "out of addresses"}]}`
@@ -224,6 +280,20 @@ func (n *node) readinessFollows() {
 	ready(false, "out of addresses")
 	mustWrite(t, list, good)
 	ready(true)
+}
+
+// hasOnlyIPv6 runs a pod on a network without IPv4.
+func (n *node) hasOnlyIPv6() {
+	t, p := n.t, n.runPod()
+	status := p.status().Network
+	address, err := netip.ParseAddr(status.Ip)
+	must(t, err)
+	equal(t, "the address is IPv6", address.Is6(), true)
+	equal(t, "more addresses", len(status.AdditionalIps), 0)
+	c := p.shell("server", "exec httpd -f -p '[::]:8080' -h /www")
+	equal(t, "IPv4 addresses", c.exec("ip", "-4", "addr", "show", "dev", "eth0"), "")
+	equal(t, "page", n.fetch(net.JoinHostPort(status.Ip, "8080")), "hello from a pod\n")
+	p.remove()
 }
 
 // echoes sends datagrams until one comes back.

@@ -120,6 +120,16 @@ func TestParitySecurityPrivileges(t *testing.T) {
 			equal(t, step.command, code == 0, step.allowed)
 		}
 	})
+	t.Run("devices", func(t *testing.T) {
+		p := p.in(t)
+		p.idle("devices", devices(
+			&cri.Device{HostPath: "/dev/fuse", ContainerPath: "/dev/fuse", Permissions: "rw"},
+			&cri.Device{HostPath: "/dev/net/tun", ContainerPath: "/dev/tunnel", Permissions: "rwm"},
+		)).exec("sh", "-c", ": <>/dev/fuse && : <>/dev/tunnel")
+		_, stderr, code := p.idle("no-devices").tryExec("sh", "-c", "mknod /tmp/fuse c 10 229 && : <>/tmp/fuse")
+		equal(t, "the device is there for one that did not ask", code == 0, false)
+		contains(t, "the refusal", stderr, "not permitted")
+	})
 	t.Run("sysctls", func(t *testing.T) {
 		c := p.in(t).idle("sysctls")
 		equal(t, "somaxconn", c.exec("cat", "/proc/sys/net/core/somaxconn"), "321")
@@ -198,6 +208,12 @@ func TestParitySecurityProcesses(t *testing.T) {
 	equal(t, "/dev/shm", alone.exec("cat", "/dev/shm/file"), "shared")
 	for _, namespace := range []string{"net", "ipc", "uts"} {
 		equal(t, namespace, alone.exec("readlink", "/proc/self/ns/"+namespace), shared.exec("readlink", "/proc/self/ns/"+namespace))
+	}
+	// The node's are the guest's, here.
+	if p.ServedBy() == fixture.A3sBox {
+		node := start("node", sees(cri.NamespaceMode_NODE, ""))
+		contains(t, "processes of NODE", processes(node), "marked-node", "marked-shared", "marked-alone")
+		equal(t, "the first process of NODE", node.exec("cat", "/proc/1/comm"), "init")
 	}
 	// containerd names a target by a process of the host, which a container of ours is not.
 	if p.ServedBy() != fixture.Containerd {

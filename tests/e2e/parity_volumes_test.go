@@ -113,6 +113,11 @@ func TestParityVolumesAreShared(t *testing.T) {
 		}
 	})
 
+	t.Run("device nodes", func(t *testing.T) {
+		first.in(t).exec("sh", "-c", "mknod /volume/null c 1 3 && echo x > /volume/null")
+		second.in(t).exec("sh", "-c", "test -c /volume/null && echo x > /volume/null")
+	})
+
 	t.Run("a file without a name", func(t *testing.T) {
 		equal(t, "content", first.in(t).exec("files", "unlink", "/volume/gone"), "still here")
 	})
@@ -266,6 +271,8 @@ func TestParityVolumesSources(t *testing.T) {
 		writer := c.pod.in(t).files("writer", mounted(bind(on("group"), "/group"), bind(on("dir"), "/dir")), func(config *cri.ContainerConfig) {
 			config.Linux.SecurityContext = user
 		})
+		c.in(t).exec("sh", "-c", "cp -L $(command -v euid) /below/euid && chown 0:0 /below/euid && chmod 4755 /below/euid")
+		equal(t, "a set-user-ID program", writer.exec("/dir/euid"), "Effective uid: 0")
 		writer.exec("sh", "-c", "echo > /group/file")
 		info, err := os.Stat(on("group/file"))
 		must(t, err)

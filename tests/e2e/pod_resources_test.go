@@ -189,6 +189,17 @@ func TestHugePagesComeFromAPoolOfThePod(t *testing.T) {
 	greedy.Linux.Resources.HugepageLimits = pages(16 << 20)
 	_, err := p.Runtime.CreateContainer(t.Context(), p.id, greedy, p.config)
 	refused(t, err, codes.InvalidArgument, "2MB", "8388608")
+
+	other := p.kubeletVolume("empty-dir", "gigantic")
+	if err := unix.Mount("nodev", other, "hugetlbfs", 0, "pagesize=1Gi"); err != nil {
+		t.Logf("this machine has no huge pages of 1 GiB: %v", err)
+		return
+	}
+	t.Cleanup(func() { _ = unix.Unmount(other, unix.MNT_DETACH) })
+	config := fixture.ContainerConfig("gigantic", busybox, "true")
+	mounted(bind(other, "/huge"))(config)
+	err = p.Runtime.StartContainer(t.Context(), p.create(config).id)
+	refused(t, err, codes.InvalidArgument, other, "1073741824")
 }
 
 func TestCpusetsKeepThePodsProcessesOnTheHost(t *testing.T) {

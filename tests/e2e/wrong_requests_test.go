@@ -52,9 +52,24 @@ func TestWrongPodIsRefusedByName(t *testing.T) {
 			p.DnsConfig = &cri.DNSConfig{Servers: []string{"10.0.0.1\nnameserver 10.0.0.2"}}
 		}, []string{"dns_config.servers", "10.0.0.1"}},
 		"sysctl of the host": {func(p *cri.PodSandboxConfig) { p.Linux.Sysctls = map[string]string{"kernel.panic": "1"} }, []string{"kernel.panic"}},
+		"sysctl's value that is none": {func(p *cri.PodSandboxConfig) {
+			p.Linux.Sysctls = map[string]string{"net.core.somaxconn": "many"}
+		}, []string{"net.core.somaxconn", "many"}},
 		"group without a user": {func(p *cri.PodSandboxConfig) {
 			p.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{Value: 1}
 		}, []string{"run_as_group", "run_as_user"}},
+		"the host's network": {func(p *cri.PodSandboxConfig) {
+			p.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+		}, []string{"namespace_options.network", "kernel of its own"}},
+		"the host's processes": {func(p *cri.PodSandboxConfig) {
+			p.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+		}, []string{"namespace_options.pid", "kernel of its own"}},
+		"the host's IPC": {func(p *cri.PodSandboxConfig) {
+			p.Linux.SecurityContext.NamespaceOptions.Ipc = cri.NamespaceMode_NODE
+		}, []string{"namespace_options.ipc", "kernel of its own"}},
+		"a pool of other huge pages": {func(p *cri.PodSandboxConfig) {
+			p.Linux.Resources = &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "1GB", Limit: 1 << 30}}}
+		}, []string{"hugepage_limits", "1GB", "2MB"}},
 		"port that is none": {func(p *cri.PodSandboxConfig) {
 			p.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: 70000}}
 		}, []string{"70000"}},
@@ -135,6 +150,10 @@ func TestWrongContainerIsRefusedByName(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(host, "proc"), 0o755))
 	must(t, unix.Mount("/proc", filepath.Join(host, "proc"), "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(host, "proc"), unix.MNT_DETACH) })
+	own := filepath.Join(host, "own")
+	must(t, os.Mkdir(own, 0o755))
+	must(t, unix.Mount(filepath.Join(n.RootDir(), "images"), own, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(own, unix.MNT_DETACH) })
 	socket := filepath.Join(host, "socket")
 	listener, err := net.Listen("unix", socket)
 	must(t, err)
@@ -177,16 +196,20 @@ func TestWrongContainerIsRefusedByName(t *testing.T) {
 		"/proc at another place":      {bind(filepath.Join(host, "proc")), []string{filepath.Join(host, "proc"), "kernel"}},
 		"the runtime's own directory": {bind(n.RootDir()), []string{n.RootDir(), "runtime's own"}},
 		"it by a symbolic link":       {bind(link), []string{link, "runtime's own"}},
+		"it by a mount elsewhere":     {bind(own), []string{own, "runtime's own"}},
 		"another pod's directory":     {bind(filepath.Dir(n.PodDir(p.id))), []string{"runtime's own"}},
 		"a socket of the host":        {bind(socket), []string{socket, "socket"}},
 		"mounts for the host": {mounted(&cri.Mount{
 			HostPath: host, ContainerPath: "/data", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL,
 		}), []string{"cannot appear on the host"}},
-		"relative source":       {bind("data"), []string{"host_path", "data"}},
-		"NUL in a source":       {bind("/tmp/a\x00b"), []string{"host_path", "NUL"}},
-		"mount over everything": {mounted(&cri.Mount{HostPath: host, ContainerPath: "/"}), []string{"container_path"}},
-		"too many processes":    {limited(&cri.LinuxContainerResources{Unified: map[string]string{"pids.max": "999999"}}), []string{"pids.max", "32768"}},
-		"file of another name":  {limited(&cri.LinuxContainerResources{Unified: map[string]string{"memory/../x": "1"}}), []string{"memory/../x"}},
+		"relative source":        {bind("data"), []string{"host_path", "data"}},
+		"NUL in a source":        {bind("/tmp/a\x00b"), []string{"host_path", "NUL"}},
+		"mount over everything":  {mounted(&cri.Mount{HostPath: host, ContainerPath: "/"}), []string{"container_path"}},
+		"too many processes":     {limited(&cri.LinuxContainerResources{Unified: map[string]string{"pids.max": "999999"}}), []string{"pids.max", "32768"}},
+		"value that is none":     {limited(&cri.LinuxContainerResources{Unified: map[string]string{"memory.high": "much"}}), []string{"memory.high", "much"}},
+		"file that is not there": {limited(&cri.LinuxContainerResources{Unified: map[string]string{"cpu.no-such": "1"}}), []string{"cpu.no-such"}},
+		"no time at all":         {limited(&cri.LinuxContainerResources{CpuQuota: 999}), []string{"cpu_quota", "999"}},
+		"file of another name":   {limited(&cri.LinuxContainerResources{Unified: map[string]string{"memory/../x": "1"}}), []string{"memory/../x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := fixture.ContainerConfig(fmt.Sprintf("wrong-%d", len(name)), busybox, "true")
@@ -223,4 +246,8 @@ func TestPodHasNoEndlessContainers(t *testing.T) {
 	listed, err := n.Runtime.ListContainers(t.Context(), &cri.ContainerFilter{PodSandboxId: p.id})
 	must(t, err)
 	equal(t, "containers", len(listed), 256)
+	fromMemory(t, map[string]func() error{
+		"ListContainers":   func() error { return firstError(n.Runtime.ListContainers(t.Context(), nil)) },
+		"PodSandboxStatus": func() error { return firstError(n.Runtime.PodSandboxStatus(t.Context(), p.id, true)) },
+	})
 }

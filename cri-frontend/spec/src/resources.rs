@@ -1,6 +1,6 @@
 //! Resources: the container's cgroup in the guest.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::RangeInclusive};
 
 use a3s_box_proto::{
     cri::{ContainerConfig, LinuxContainerResources, PodSandboxConfig},
@@ -24,6 +24,9 @@ const UNIFIED: [&str; 3] = ["cpu.", "memory.", "pids."];
 /// The guest's size of huge pages, as CRI writes it.
 const HUGEPAGE: &str = "2MB";
 const OTHER_HUGEPAGES: &str = "the guest's huge pages are of 2MB";
+/// What Linux takes for a period of `cpu.max`, in microseconds, and for the least quota.
+const CPU_PERIOD: RangeInclusive<i64> = 1_000..=1_000_000;
+const LEAST_CPU_QUOTA: i64 = 1_000;
 /// Longer than any value of a cgroup file that a request could set.
 const MAX_UNIFIED: usize = 4096;
 
@@ -67,8 +70,14 @@ fn positive(field: &str, value: i64) -> Result<Option<u64>, SpecError> {
 
 fn cpu(asked: &LinuxContainerResources) -> Result<LinuxCpu, SpecError> {
     let quota = given(asked.cpu_quota);
-    if quota.is_some_and(|quota| quota < -1) {
-        return Err(invalid("cpu_quota", format!("{} is neither positive nor -1", asked.cpu_quota)));
+    if quota.is_some_and(|quota| quota != -1 && quota < LEAST_CPU_QUOTA) {
+        let reason = format!("{} is neither -1 nor at least {LEAST_CPU_QUOTA} microseconds", asked.cpu_quota);
+        return Err(invalid("cpu_quota", reason));
+    }
+    if given(asked.cpu_period).is_some_and(|period| !CPU_PERIOD.contains(&period)) {
+        let (least, most) = (CPU_PERIOD.start(), CPU_PERIOD.end());
+        let reason = format!("{} is not from {least} to {most} microseconds", asked.cpu_period);
+        return Err(invalid("cpu_period", reason));
     }
     let mut cpu = LinuxCpu::default();
     // The two cpusets name processors and nodes of the host: the shim takes them for the pod's cgroup there.

@@ -6,7 +6,7 @@ mod follow;
 mod images;
 mod progress;
 mod run;
-mod serve;
+pub mod serve;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 

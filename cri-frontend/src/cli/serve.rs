@@ -52,7 +52,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until SIGTERM or SIGINT.
-pub fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
+pub(super) fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
     let (path, config) = configured.load()?;
     let filter = EnvFilter::try_new(&config.log.filter)
         .map_err(|error| format!("configuration {}: log.filter: {error}", path.display()))?;
@@ -125,7 +125,8 @@ async fn look_after_networks(node: Arc<Node>) {
     }
 }
 
-async fn open(
+/// A node with its stores open, and what they remember of an earlier frontend.
+pub async fn open(
     path: &Path,
     config: Config,
     streaming: Streaming,

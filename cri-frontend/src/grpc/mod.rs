@@ -7,6 +7,8 @@ mod pages;
 mod runtime;
 pub mod socket;
 mod status_code;
+#[cfg(test)]
+mod tests;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -12,7 +12,7 @@ use std::{
 use a3s_box_proto::ids::ContainerId;
 use oci_spec::runtime::{Mount, Spec};
 
-use super::{Container, Containers, State, process_spec, spec, spec::Pids, user};
+use super::{Container, Containers, State, limits, process_spec, spec, spec::Pids, user};
 use crate::{
     cgroup::Cgroup,
     error::{Error, Failed, For, Object, Step, blocking},
@@ -118,14 +118,11 @@ impl Containers {
             }),
             Err(error) => {
                 let killed = Cgroup::of_pod().oom_kills() > oom_kills;
-                let error =
-                    if killed { too_little_memory(&error, &wanted.id, &prepared.spec) } else { error };
                 let (storage, id) = (Arc::clone(&self.storage), wanted.id.clone());
-                let undone = blocking(move || undo(&storage, &id, &prepared.rootfs)).await;
-                if let Err(error) = undone {
-                    tracing::error!(container = %wanted.id, "undo the creation: {error}");
+                let given_up = blocking(move || Ok(give_up(&storage, &id, &prepared, killed, error))).await;
+                match given_up.of(object) {
+                    Ok(error) | Err(error) => Err(error),
                 }
-                Err(error)
             }
         }
     }
@@ -197,6 +194,18 @@ impl Containers {
     }
 }
 
+/// Removes what a creation that failed has left, and says why it failed: `killed`, the kernel ended a process of it.
+fn give_up(storage: &Storage, id: &ContainerId, prepared: &Prepared, killed: bool, error: Error) -> Error {
+    if let Err(error) = undo(storage, id, &prepared.rootfs) {
+        tracing::error!(container = %id, "undo the creation: {error}");
+    }
+    if killed {
+        return too_little_memory(&error, id, &prepared.spec);
+    }
+    let resources = prepared.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    resources.and_then(|resources| limits::refused(id, resources)).unwrap_or(error)
+}
+
 /// A process that the kernel killed while it was made can say nothing itself, and its cgroup is gone already.
 fn too_little_memory(error: &Error, id: &ContainerId, spec: &Spec) -> Error {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -264,9 +273,7 @@ fn prepare(
     sysctls: &HashMap<String, String>,
 ) -> Result<Prepared, Error> {
     let object = || Object::Container(id.clone());
-    for (name, value) in sysctls {
-        sysctl::set(name, value).of(object)?;
-    }
+    sysctl::set_asked(sysctls)?;
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let filter = profile.map(Filter::compile).transpose()?;
     let rootfs = match storage.mount(id, wanted) {

@@ -1,10 +1,11 @@
 //! A container's limits, as libcgroups must get them.
 
-use std::fs;
+use std::{collections::BTreeMap, fs, io};
 
+use a3s_box_proto::ids::ContainerId;
 use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 
-use crate::error::Error;
+use crate::{cgroup::Cgroup, error::Error};
 
 /// The file that libcgroups leaves alone where it ought to write 0.
 const SWAP: &str = "memory.swap.max";
@@ -16,6 +17,31 @@ pub fn adapt(resources: &mut LinuxResources) -> Result<(), Error> {
     let kept: Result<Vec<_>, _> = limits.into_iter().filter_map(|limit| keep(limit).transpose()).collect();
     resources.set_hugepage_limits(Some(kept?));
     Ok(())
+}
+
+/// Which file of `unified` the kernel refuses, where a container's limits could not be set: a cgroup that is made for the
+/// purpose tells.
+pub fn refused(id: &ContainerId, resources: &LinuxResources) -> Option<Error> {
+    let files: BTreeMap<_, _> = resources.unified().iter().flatten().collect();
+    if files.is_empty() {
+        return None;
+    }
+    let trial = Cgroup::trial(id).inspect_err(|error| tracing::warn!("{error}")).ok()?;
+    let refused = files
+        .into_iter()
+        .find_map(|(file, value)| Some(refusal(id, file, value, &trial.write(file, value).err()?)));
+    if let Err(error) = trial.remove() {
+        tracing::warn!("{error}");
+    }
+    refused
+}
+
+fn refusal(id: &ContainerId, file: &str, value: &str, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "the guest's kernel has no such file".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::invalid("unified", format!("container {id}: {file} = {value:?}: {why}"))
 }
 
 /// No more of memory and swap together than of memory alone.
@@ -77,6 +103,18 @@ mod tests {
         for other in [json!({"limit": 1024, "swap": 2048}), json!({"limit": -1, "swap": -1}), json!({})] {
             assert_eq!(swap(other.clone()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_refusal_names_file_value_and_cause() {
+        let error =
+            |kind: io::Error| refusal(&"c1".parse().unwrap(), "memory.high", "much", &kind).to_string();
+        let text = error(io::Error::from_raw_os_error(libc::EINVAL));
+        assert_eq!(
+            text,
+            "invalid unified: container c1: memory.high = \"much\": Invalid argument (os error 22)"
+        );
+        assert!(error(io::ErrorKind::NotFound.into()).ends_with("no such file"));
     }
 
     #[test]

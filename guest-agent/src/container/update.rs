@@ -18,8 +18,12 @@ impl Container {
         // libcgroups replaces the device filter with each change: without rules by one that allows nearly nothing.
         let own = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         resources.set_devices(own.and_then(|own| own.devices().clone()));
-        let id = self.id.clone();
-        blocking(move || apply(&id, &resources)).await.of(|| self.object())
+        let (id, object) = (self.id.clone(), self.object());
+        let work = move || {
+            let applied = apply(&id, &resources).of(|| object);
+            Ok(applied.map_err(|error| limits::refused(&id, &resources).unwrap_or(error)))
+        };
+        blocking(work).await.of(|| self.object())?
     }
 }
 

@@ -83,7 +83,8 @@ pub fn attach_devices() -> Result<(), Failed> {
         fs::create_dir_all(directory).step(|| format!("create {directory}"))?;
     }
     let tag = a3s_box_proto::ports::SHARE_TAG;
-    mount_one(tag, Path::new(paths::SHARE), "virtiofs", MsFlags::MS_NODEV, "")
+    // Device nodes in volumes are devices, as under runc: each container's cgroup says which it may use.
+    mount_one(tag, Path::new(paths::SHARE), "virtiofs", MsFlags::empty(), "")
 }
 
 /// Mounts a file system; the step of its error names it.

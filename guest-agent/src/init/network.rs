@@ -34,15 +34,22 @@ pub struct Network {
     pub sysctls: Vec<(String, String)>,
 }
 
-/// Sets up the network. Doing it again with the same content changes nothing. `named` is called when the devices
-/// have their names and no address yet: parameters of a device decide what becomes of its addresses.
-pub fn configure(network: &Network, named: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+/// Gives the devices their names. They have no address yet: parameters of a device decide what becomes of its
+/// addresses. Doing it again with the same content changes nothing.
+pub fn identify(network: &Network) -> Result<(), Failed> {
     network.spare.iter().try_for_each(|index| take_away(*index))?;
+    ask(&network.identify)
+}
+
+/// Gives them addresses, neighbours, routes and rules. Doing it again with the same content changes nothing.
+pub fn settle(network: &Network) -> Result<(), Failed> {
+    ask(&network.settle)
+}
+
+fn ask(requests: &[Request]) -> Result<(), Failed> {
     let netlink = Netlink::open().step(|| "open a netlink socket".to_owned())?;
-    let ask = |request: &Request| netlink.request(&request.message).step(|| request.what.clone());
-    network.identify.iter().try_for_each(ask)?;
-    named()?;
-    network.settle.iter().try_for_each(ask)
+    let one = |request: &Request| netlink.request(&request.message).step(|| request.what.clone());
+    requests.iter().try_for_each(one)
 }
 
 /// Takes a device away, if it is still there.

@@ -1,8 +1,8 @@
 //! Kernel parameters.
 
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
-use crate::error::{Failed, Step};
+use crate::error::{Error, Failed, Step};
 
 /// What containers expect of a node.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -27,6 +27,12 @@ pub fn set_defaults() {
     }
 }
 
+/// Sets what a pod asks for: what the kernel does not take is the pod's mistake.
+pub fn set_asked(sysctls: &HashMap<String, String>) -> Result<(), Error> {
+    let set = |(name, value): (&String, &String)| set(name, value);
+    sysctls.iter().try_for_each(set).map_err(|error| Error::invalid("sysctls", error))
+}
+
 /// Sets one parameter by its dotted name.
 pub fn set(name: &str, value: &str) -> Result<(), Failed> {
     let path =
@@ -34,10 +40,16 @@ pub fn set(name: &str, value: &str) -> Result<(), Failed> {
     std::fs::write(path, value).step(|| format!("set sysctl {name} to {value:?}"))
 }
 
-/// The file of a parameter. A name with slashes is taken as sysctl(8) does: dots then belong to the name, as in
-/// `net/ipv4/conf/eth0.100/forwarding`.
+/// The file of a parameter. As in sysctl(8), the first of a name's dots and slashes is what separates its parts, and the
+/// other belongs to them: `net/ipv4/conf/eth0.100/forwarding` is `net.ipv4.conf.eth0/100.forwarding`, as kubelet has it.
 fn path(name: &str) -> Option<PathBuf> {
-    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let slashed = name.find(['.', '/']).is_some_and(|first| name[first..].starts_with('/'));
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let relative = if slashed { name.to_owned() } else { name.chars().map(swap).collect() };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@');
     let component_is_fine =
         |component: &str| !component.is_empty() && component != ".." && component.chars().all(allowed);
@@ -51,11 +63,12 @@ mod tests {
     #[test]
     fn a_name_never_leads_out_of_proc_sys() {
         assert_eq!(path("kernel.shm_rmid_forced"), Some("/proc/sys/kernel/shm_rmid_forced".into()));
-        assert_eq!(
-            path("net/ipv4/conf/eth0.100/forwarding"),
-            Some("/proc/sys/net/ipv4/conf/eth0.100/forwarding".into())
-        );
-        for bad in ["", "a..b", "../kernel", "net/../../self/mem", "/etc/passwd", "a b", "a\0"] {
+        for name in ["net/ipv4/conf/eth0.100/forwarding", "net.ipv4.conf.eth0/100.forwarding"] {
+            assert_eq!(path(name), Some("/proc/sys/net/ipv4/conf/eth0.100/forwarding".into()));
+        }
+        for bad in
+            ["net.//.kernel", "", "a..b", "../kernel", "net/../../self/mem", "/etc/passwd", "a b", "a\0"]
+        {
             assert_eq!(path(bad), None, "{bad:?}");
         }
     }

@@ -70,12 +70,11 @@ impl Memories {
         let is_new = !made.contains(&wanted.name);
         if is_new {
             fs::create_dir_all(&volume).step(|| format!("create {}", volume.display()))?;
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             let (kind, options) = match wanted.pages {
                 Pages::Ordinary(bytes) => ("tmpfs", format!("size={bytes}")),
                 Pages::Huge(bytes) => ("hugetlbfs", format!("pagesize={bytes}")),
             };
-            mount_one("memory", &volume, kind, flags, &options)?;
+            mount_one("memory", &volume, kind, MsFlags::empty(), &options)?;
             made.insert(wanted.name.clone());
         }
         let root = File::open(&volume).step(|| format!("open {}", volume.display()))?.into();

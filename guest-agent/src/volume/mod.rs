@@ -55,10 +55,8 @@ pub fn provide(files: &PodFiles) -> Result<(), Failed> {
     let is_new = !shm.exists();
     fs::create_dir_all(&shm).step(|| format!("create {}", shm.display()))?;
     let size = if files.shm_bytes == 0 { String::new() } else { format!(",size={}", files.shm_bytes) };
-    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    if !is_new {
-        flags |= MsFlags::MS_REMOUNT;
-    }
+    // No others: programs map their code there, and runc shows containerd's memory without its flags.
+    let flags = if is_new { MsFlags::empty() } else { MsFlags::MS_REMOUNT };
     mount_one("shm", &shm, "tmpfs", flags, &format!("mode=1777{size}"))
 }
 

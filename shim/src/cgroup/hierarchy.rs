@@ -117,6 +117,7 @@ mod tests {
 
     fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
         Hierarchy::of(&MountPoint {
+            id: 1,
             path: "/c".into(),
             root: "/".into(),
             device: (0, 30),

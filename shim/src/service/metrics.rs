@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
-use a3s_box_proto::agent::{CpuStats, IoStats, MemoryStats, Pressure, Stall};
+use a3s_box_proto::agent::{CpuStats, DeviceIo, IoStats, MemoryStats, Pressure, Stall};
 use containerd_shim_protos::{
-    cgroups_v2::metrics::{CPUStat, IOStat, MemoryEvents, MemoryStat, Metrics, PSIData, PSIStats, PidsStat},
+    cgroups_v2::metrics::{
+        CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PSIData, PSIStats, PidsStat,
+    },
     sandbox_api::SandboxMetricsResponse,
 };
 use protobuf::{Message, MessageField, well_known_types::any::Any};
@@ -51,7 +53,7 @@ fn encode(cpu: &CpuStats, memory: &MemoryStats, io: &IoStats, (current, limit): 
         pids: MessageField::some(PidsStat { current, limit, ..PidsStat::default() }),
         cpu: MessageField::some(convert_cpu(cpu)),
         memory: MessageField::some(convert_memory(memory)),
-        io: MessageField::some(IOStat { psi: psi(&io.pressure), ..IOStat::default() }),
+        io: MessageField::some(convert_io(io)),
         memory_events: MessageField::some(MemoryEvents {
             max: memory.limit_hits,
             oom_kill: memory.oom_kills,
@@ -95,6 +97,20 @@ fn convert_cpu(cpu: &CpuStats) -> CPUStat {
     }
 }
 
+fn convert_io(io: &IoStats) -> IOStat {
+    let convert = |device: &DeviceIo| IOEntry {
+        major: device.major.into(),
+        minor: device.minor.into(),
+        rbytes: device.read_bytes,
+        wbytes: device.written_bytes,
+        rios: device.reads,
+        wios: device.writes,
+        ..IOEntry::default()
+    };
+    let usage = io.devices.iter().map(convert).collect();
+    IOStat { usage, psi: psi(&io.pressure), ..IOStat::default() }
+}
+
 fn convert_memory(memory: &MemoryStats) -> MemoryStat {
     MemoryStat {
         anon: memory.anon,
@@ -111,5 +127,77 @@ fn convert_memory(memory: &MemoryStats) -> MemoryStat {
         max_usage: memory.peak,
         psi: psi(&memory.pressure),
         ..MemoryStat::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerd_is_told_all_that_the_guest_counts() {
+        let pressure = |total_usec| {
+            let stall = Stall { total_usec, avg10: 1.5, ..Stall::default() };
+            MessageField::some(Pressure { some: MessageField::some(stall), ..Pressure::default() })
+        };
+        let cpu = CpuStats {
+            usage_usec: 1,
+            user_usec: 2,
+            system_usec: 3,
+            periods: 4,
+            throttled_periods: 5,
+            throttled_usec: 6,
+            pressure: pressure(7),
+            ..CpuStats::default()
+        };
+        let memory = MemoryStats {
+            usage: 10,
+            limit: 11,
+            anon: 12,
+            file: 13,
+            inactive_file: 14,
+            active_file: 15,
+            mapped_file: 16,
+            page_faults: 17,
+            major_page_faults: 18,
+            swap_usage: 19,
+            swap_limit: 20,
+            peak: 21,
+            oom_kills: 22,
+            limit_hits: 23,
+            pressure: pressure(24),
+            ..MemoryStats::default()
+        };
+        let device = DeviceIo {
+            major: 30,
+            minor: 31,
+            read_bytes: 32,
+            written_bytes: 33,
+            reads: 34,
+            writes: 35,
+            ..DeviceIo::default()
+        };
+        let io = IoStats { devices: vec![device], ..IoStats::default() };
+        let any = encode(&cpu, &memory, &io, (40, 41)).unwrap();
+        assert_eq!(any.type_url, TYPE);
+        let told = Metrics::parse_from_bytes(&any.value).unwrap();
+
+        let stat = &told.cpu;
+        assert_eq!([stat.usage_usec, stat.user_usec, stat.system_usec], [1, 2, 3]);
+        assert_eq!([stat.nr_periods, stat.nr_throttled, stat.throttled_usec], [4, 5, 6]);
+        assert_eq!((stat.psi.some.total, stat.psi.some.avg10, stat.psi.full.is_none()), (7, 1.5, true));
+        let stat = &told.memory;
+        assert_eq!(
+            [stat.usage, stat.usage_limit, stat.anon, stat.file, stat.inactive_file],
+            [10, 11, 12, 13, 14]
+        );
+        assert_eq!([stat.active_file, stat.file_mapped, stat.pgfault, stat.pgmajfault], [15, 16, 17, 18]);
+        assert_eq!([stat.swap_usage, stat.swap_limit, stat.max_usage], [19, 20, 21]);
+        assert_eq!(stat.psi.some.total, 24);
+        assert_eq!([told.memory_events.oom_kill, told.memory_events.max], [22, 23]);
+        let entry = &told.io.usage[0];
+        assert_eq!([entry.major, entry.minor, entry.rbytes, entry.wbytes], [30, 31, 32, 33]);
+        assert_eq!((entry.rios, entry.wios, told.io.psi.is_none()), (34, 35, true));
+        assert_eq!([told.pids.current, told.pids.limit], [40, 41]);
     }
 }

@@ -22,6 +22,8 @@ use rustix::{
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
+    /// Its number, which statx(2) tells too.
+    pub id: u64,
     /// Where it is attached.
     pub path: PathBuf,
     /// The directory of its file system that is seen there.
@@ -57,13 +59,14 @@ fn parse(table: &[u8]) -> Vec<MountPoint> {
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = device(fields.nth(2)?)?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = device(fields.nth(1)?)?;
     let root = unescape(fields.next()?);
     let path = unescape(fields.next()?);
     let mut after = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(after.next()?).into_owned();
     let options = String::from_utf8_lossy(after.nth(1)?).into_owned();
-    Some(MountPoint { path, root, device, kind, options })
+    Some(MountPoint { id, path, root, device, kind, options })
 }
 
 fn device(field: &[u8]) -> Option<(u32, u32)> {
@@ -237,6 +240,7 @@ mod tests {
         assert_eq!(paths, ["/", "/proc", "/sys/fs/cgroup/cpu,cpuacct", "/mnt/my volume", "/run/netns/a3s-x"]);
         assert_eq!(points[2].options, "rw,cpu,cpuacct");
         assert_eq!((points[3].device, points[4].root.to_str()), ((7, 0), Some("net:[4026532000]")));
+        assert_eq!(points.iter().map(|point| point.id).collect::<Vec<_>>(), [22, 23, 40, 50, 51]);
     }
 
     #[test]

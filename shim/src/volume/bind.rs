@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     error::{Error, Result},
     sys::{
-        mount::{Attributes, Detached, table},
+        mount::{Attributes, Detached, MountPoint, table},
         namespace::HostNamespace,
     },
 };
@@ -105,8 +105,6 @@ pub struct Found {
     pub kind: FileType,
     /// Which one.
     pub identity: Identity,
-    /// Where it truly is.
-    pub resolved: PathBuf,
     /// The clone; read-only where the container may not write.
     pub tree: Detached,
     /// What the guest has in its own memory instead.
@@ -124,7 +122,8 @@ pub async fn look_up(
     forbidden: &Forbidden,
 ) -> Result<Found> {
     let object = format!("mount source {}", bind.source.display());
-    let found = match timeout(LOOKUP_BOUND, host.run(move || find(&bind, limits))).await {
+    let forbidden = forbidden.clone();
+    let found = match timeout(LOOKUP_BOUND, host.run(move || find(&bind, limits, &forbidden))).await {
         Ok(result) => result.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::invalid(&object, "it does not exist"),
             io::ErrorKind::Unsupported => Error::invalid(&object, error.to_string()),
@@ -132,10 +131,6 @@ pub async fn look_up(
         })?,
         Err(late) => return Err(Error::Host { step: format!("opening {object}"), source: late.into() }),
     };
-    if is_forbidden(&found.resolved, forbidden) {
-        let reason = format!("it is the runtime's own ({})", found.resolved.display());
-        return Err(Error::invalid(object, reason));
-    }
     if !matches!(found.kind, FileType::Directory | FileType::RegularFile) {
         let name = name(found.kind);
         let reason = format!("a {name} cannot be shared with a MicroVM: directories and regular files can");
@@ -144,22 +139,64 @@ pub async fn look_up(
     Ok(found)
 }
 
+/// A file that was looked up.
+struct Pinned {
+    file: OwnedFd,
+    /// Where it truly is.
+    path: PathBuf,
+    /// The mount by which it was reached.
+    mount: u64,
+}
+
+impl Pinned {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let path = fs::read_link(by_descriptor(&file))?;
+        let mount = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        Ok(Self { file, path, mount })
+    }
+
+    /// Its file system, and its path in that: the same by whatever mount it is reached.
+    fn place(&self, points: &[MountPoint]) -> Option<((u32, u32), PathBuf)> {
+        let mount = points.iter().find(|point| point.id == self.mount)?;
+        Some((mount.device, mount.root.join(self.path.strip_prefix(&mount.path).ok()?)))
+    }
+
+    /// It lies in a directory, or is that.
+    fn lies_in(&self, directory: &Self, points: &[MountPoint]) -> bool {
+        if self.path.starts_with(&directory.path) {
+            return true;
+        }
+        match (self.place(points), directory.place(points)) {
+            (Some((device, path)), Some((other, above))) => device == other && path.starts_with(above),
+            _ => false,
+        }
+    }
+}
+
+fn by_descriptor(file: &OwnedFd) -> String {
+    format!("/proc/thread-self/fd/{}", file.as_raw_fd())
+}
+
 /// The path is looked up once: what is checked is what is attached.
-fn find(bind: &Bind, limits: mirror::Limits) -> io::Result<Found> {
-    let pinned = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let by_descriptor = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
-    let resolved = fs::read_link(&by_descriptor)?;
-    if KERNELS.contains(&fstatfs(&pinned)?.f_type) {
-        let reason =
-            format!("it is the host's kernel's ({}), and the container runs on another", resolved.display());
-        return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+fn find(bind: &Bind, limits: mirror::Limits, forbidden: &Forbidden) -> io::Result<Found> {
+    let source = Pinned::open(&bind.source)?;
+    let points = table()?;
+    let refuse = |reason| {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("it is {reason} ({})", source.path.display())))
+    };
+    if KERNELS.contains(&fstatfs(&source.file)?.f_type) {
+        return refuse("the host's kernel's, and the container runs on another");
     }
-    let mut identity = identify(&pinned, &resolved, bind)?;
-    if bind.access != Access::ReadWrite && plugin(&resolved) == Some(Plugin::Written) {
-        identity.mirrored = mirror::is_possible(&resolved, limits)?;
+    if is_forbidden(&source, forbidden, &points)? {
+        return refuse("the runtime's own");
     }
-    let memory = memory::find(&pinned, &resolved)?;
-    let tree = Detached::clone_of(Path::new(&by_descriptor), bind.recursive)?;
+    let mut identity = identify(&source, &points, bind)?;
+    if bind.access != Access::ReadWrite && plugin(&source.path) == Some(Plugin::Written) {
+        identity.mirrored = mirror::is_possible(&source.path, limits)?;
+    }
+    let memory = memory::find(&source.file, &source.path)?;
+    let tree = Detached::clone_of(by_descriptor(&source.file).as_ref(), bind.recursive)?;
     // Never shared with the host: an unmount below the clone would be one on the host.
     let propagation = if bind.follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
     tree.change(Attributes { set: 0, propagation, recursive: true })?;
@@ -167,27 +204,31 @@ fn find(bind: &Bind, limits: mirror::Limits) -> io::Result<Found> {
         let recursive = bind.access == Access::RecursiveReadOnly;
         tree.change(Attributes { set: libc::MOUNT_ATTR_RDONLY, propagation: 0, recursive })?;
     }
-    Ok(Found { kind: tree.file_type()?, identity, resolved, tree, memory })
+    Ok(Found { kind: tree.file_type()?, identity, tree, memory })
 }
 
-fn identify(pinned: &OwnedFd, resolved: &Path, bind: &Bind) -> io::Result<Identity> {
-    let stat = rustix::fs::fstat(pinned)?;
-    let lies_below = |point: &Path| point != resolved && point.starts_with(resolved);
-    let is_tree =
-        bind.recursive && (bind.follows_host || table()?.iter().any(|point| lies_below(&point.path)));
-    let tree = if is_tree {
-        let mount = statx(pinned, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
-        Some((mount, bind.access, bind.follows_host))
-    } else {
-        None
-    };
-    let flags = fstatvfs(pinned)?.f_flag;
+fn identify(source: &Pinned, points: &[MountPoint], bind: &Bind) -> io::Result<Identity> {
+    let stat = rustix::fs::fstat(&source.file)?;
+    let lies_below = |point: &Path| point != source.path && point.starts_with(&source.path);
+    let is_tree = bind.recursive && (bind.follows_host || points.iter().any(|point| lies_below(&point.path)));
+    let tree = is_tree.then_some((source.mount, bind.access, bind.follows_host));
+    let flags = fstatvfs(&source.file)?.f_flag;
     Ok(Identity { device: stat.st_dev, inode: stat.st_ino, flags, mirrored: false, tree })
 }
 
-fn is_forbidden(resolved: &Path, forbidden: &Forbidden) -> bool {
-    forbidden.directories.iter().any(|directory| resolved.starts_with(directory))
-        && !resolved.starts_with(&forbidden.except)
+/// Whether it is ours, by this path or by a mount elsewhere.
+fn is_forbidden(source: &Pinned, forbidden: &Forbidden, points: &[MountPoint]) -> io::Result<bool> {
+    let holds = |directory: &PathBuf| match Pinned::open(directory) {
+        Ok(directory) => Ok(source.lies_in(&directory, points)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    for directory in &forbidden.directories {
+        if holds(directory)? {
+            return Ok(!holds(&forbidden.except)?);
+        }
+    }
+    Ok(false)
 }
 
 fn name(kind: FileType) -> &'static str {
@@ -205,13 +246,58 @@ mod tests {
 
     #[test]
     fn a_pod_sees_its_own_directory_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let at = |path: &str| root.join(path);
+        for path in ["run/pods/p1/hosts", "run/pods/p2", "run/pods/p11", "runother"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("run/pods/p2"), at("link")).unwrap();
         let forbidden = Forbidden {
-            directories: vec!["/run/a3s".into(), "/var/lib/a3s".into()],
-            except: "/run/a3s/pods/p1".into(),
+            // One of them was never made.
+            directories: vec![at("lib"), at("run")],
+            except: at("run/pods/p1"),
         };
-        let check = |path: &str| is_forbidden(Path::new(path), &forbidden);
-        assert!(check("/run/a3s/pods/p2/share") && check("/run/a3s") && check("/var/lib/a3s/images"));
-        assert!(check("/run/a3s/pods/p11"));
-        assert!(!check("/run/a3s/pods/p1/hosts") && !check("/") && !check("/run/a3sother"));
+        let points = table().unwrap();
+        let check =
+            |path: &str| is_forbidden(&Pinned::open(&at(path)).unwrap(), &forbidden, &points).unwrap();
+        assert!(check("run/pods/p2") && check("run/pods/p11") && check("run/pods") && check("run"));
+        assert!(check("link"));
+        assert!(!check("run/pods/p1") && !check("run/pods/p1/hosts") && !check("") && !check("runother"));
+    }
+
+    #[test]
+    fn a_mount_elsewhere_is_of_the_same_place() {
+        let point = |id, device, root: &str, path: &str| MountPoint {
+            id,
+            path: path.into(),
+            root: root.into(),
+            device,
+            kind: "ext4".into(),
+            options: String::new(),
+        };
+        let points = [
+            point(1, (8, 1), "/", "/"),
+            point(2, (8, 2), "/", "/data"),
+            // Of /data/a3s/images and of one file, and one of the same name on another disk.
+            point(3, (8, 2), "/a3s/images", "/mnt/images"),
+            point(4, (8, 2), "/a3s/state", "/mnt/file"),
+            point(5, (8, 1), "/a3s", "/mnt/other"),
+        ];
+        let file = || open("/", OFlags::PATH, Mode::empty()).unwrap();
+        let pinned = |path: &str, mount| Pinned { file: file(), path: path.into(), mount };
+        let ours = pinned("/data/a3s", 2);
+        for (path, mount, is_ours) in [
+            ("/data/a3s/images", 2, true),
+            ("/mnt/images", 3, true),
+            ("/mnt/images/layer", 3, true),
+            ("/mnt/file", 4, true),
+            ("/mnt/other", 5, false),
+            ("/data/a3sother", 2, false),
+            ("/data", 2, false),
+            ("/", 1, false),
+        ] {
+            assert_eq!(pinned(path, mount).lies_in(&ours, &points), is_ours, "{path}");
+        }
     }
 }

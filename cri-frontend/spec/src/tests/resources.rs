@@ -67,7 +67,12 @@ fn resources_that_make_no_sense_are_refused_by_name() {
         request.resources().memory_swap_limit_in_bytes = 1;
     });
     refused(&["cpu_shares", "-5"], |request| request.resources().cpu_shares = -5);
-    refused(&["cpu_quota", "-5"], |request| request.resources().cpu_quota = -5);
+    for quota in [-5, 999] {
+        refused(&["cpu_quota", &quota.to_string()], |request| request.resources().cpu_quota = quota);
+    }
+    for period in [-5, 999, 1_000_001] {
+        refused(&["cpu_period", &period.to_string()], |request| request.resources().cpu_period = period);
+    }
     refused(&["memory_swap_limit"], |request| {
         (request.resources().memory_limit_in_bytes, request.resources().memory_swap_limit_in_bytes) = (2, 1);
     });
