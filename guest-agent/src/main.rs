@@ -56,12 +56,17 @@ fn main() {
 }
 
 fn run() -> Result<Infallible, Failed> {
+    // Before much of it has run: an emulated processor translates it anew.
+    let collapsed = sys::text::collapse();
     mounts::enter_root()?;
     let line = std::fs::read_to_string("/proc/cmdline").step(|| "read /proc/cmdline".to_owned())?;
     let (options, mistakes) = cmdline::Options::parse(&line);
     console::start_logging(options.log).step(|| "log to the console".to_owned())?;
     for mistake in mistakes {
         tracing::warn!("unknown setting on the kernel's command line: {mistake}");
+    }
+    if let Err(error) = collapsed {
+        tracing::warn!("move the agent's code into huge pages: {error}");
     }
     limits::raise()?;
     // SAFETY: no thread has been started yet.

@@ -57,6 +57,7 @@ func TestExecCarriesStreamsApartAndTheExitCode(t *testing.T) {
 	equal(t, "stdout beside unwanted errors", text, "written\n")
 	_, err = c.streamError("spdy", "absent-program")
 	contains(t, "an absent program", fmt.Sprint(err), "absent-program")
+	c.speaksOldProtocols()
 }
 
 // streamError runs a command whose error is what matters.
@@ -180,7 +181,52 @@ func TestExecEndsWithItsClient(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("%s: they were gone after %s", transport, took)
 		}
+		c.endsWithAKilledClient(transport)
 	}
+}
+
+// endsWithAKilledClient cuts clients off while they wait, while they are written to and do not read, and while they write
+// and nobody reads.
+func (c *container) endsWithAKilledClient(transport string) {
+	c.t.Helper()
+	full := &dam{open: make(chan struct{})}
+	c.t.Cleanup(func() { close(full.open) })
+	sessions := map[string]remotecommand.StreamOptions{
+		"sleep 1113":    {Stdin: blocked(c.t), Stdout: io.Discard},
+		"cat /dev/zero": {Stdout: full},
+		"sleep 1114":    {Stdin: endless{}, Stdout: io.Discard},
+	}
+	all := func(want bool) func() error {
+		return func() error {
+			processes := c.exec("ps")
+			for command := range sessions {
+				if strings.Contains(processes, command) != want {
+					return errors.New(processes)
+				}
+			}
+			return nil
+		}
+	}
+	line := newLine(c.t, c.execURL(remotecommand.StreamOptions{Stdout: io.Discard}, "true"))
+	for command, options := range sessions {
+		stream(c.t, transport, line.through(c.execURL(options, strings.Fields(command)...)), options)
+	}
+	c.until("all to run", all(true))
+	c.until("all that fits to be sent", line.isQuiet)
+	start := time.Now()
+	line.cut()
+	c.until("all to be gone", all(false))
+	if took := time.Since(start); took > 2*time.Second {
+		c.t.Errorf("%s: the processes of killed clients were gone after %s", transport, took)
+	}
+}
+
+// endless is an input without an end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // blocked is an input on which nothing comes before the test's end.

@@ -147,11 +147,14 @@ func TestGuestRunsAKernelOfItsOwn(t *testing.T) {
 	n := onNode(t)
 	var host unix.Utsname
 	must(t, unix.Uname(&host))
-	guest := n.runPod().idle("main").exec("uname", "-r")
+	c := n.runPod().idle("main")
+	guest := c.exec("uname", "-r")
 	if release := unix.ByteSliceToString(host.Release[:]); guest == release {
 		t.Errorf("the container sees the host's kernel %s", release)
 	}
 	contains(t, "the guest's kernel release", guest, "a3s-box")
+	// The agent's code: nothing else in the guest asks for such pages.
+	equal(t, "files in huge pages", strings.Fields(c.exec("grep", "ShmemHugePages", "/proc/meminfo"))[1], "4096")
 }
 
 func TestContainersShareThePodsNamespacesButNotTheirProcesses(t *testing.T) {

@@ -139,7 +139,7 @@ func TestPortForwardByChannels(t *testing.T) {
 	p := onNode(t).runPod()
 	p.named()
 	for _, protocol := range []string{"v4.channel.k8s.io", "v4.base64.channel.k8s.io"} {
-		c := p.channels(protocol, 8001, 4444)
+		c := dialChannels(t, p.forwardURL(8001, 4444), protocol)
 		for channel, port := range []uint16{8001, 8001, 4444, 4444} {
 			equal(t, fmt.Sprintf("%s: the port of channel %d", protocol, channel), binary.LittleEndian.Uint16([]byte(c.next(channel))), port)
 		}
@@ -172,15 +172,14 @@ type channels struct {
 	waiting map[int][]string
 }
 
-func (p *pod) channels(protocol string, ports ...int32) *channels {
-	p.t.Helper()
-	u := p.forwardURL(ports...)
+func dialChannels(t *testing.T, u *url.URL, protocols ...string) *channels {
+	t.Helper()
 	u.Scheme = "ws"
-	connection, response, err := (&websocket.Dialer{Subprotocols: []string{protocol}}).DialContext(p.t.Context(), u.String(), nil)
-	must(p.t, err)
+	connection, response, err := (&websocket.Dialer{Subprotocols: protocols}).DialContext(t.Context(), u.String(), nil)
+	must(t, err)
 	response.Body.Close()
-	must(p.t, connection.SetReadDeadline(time.Now().Add(patience)))
-	return &channels{connection, p.t, strings.Contains(protocol, "base64"), map[int][]string{}}
+	must(t, connection.SetReadDeadline(time.Now().Add(patience)))
+	return &channels{connection, t, strings.Contains(connection.Subprotocol(), "base64"), map[int][]string{}}
 }
 
 func (c *channels) send(channel int, text string) {

@@ -38,12 +38,11 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 	}
 	service := n.Runtime
 	go func() { _, _, _ = service.ExecSync(t.Context(), c.id, []string{"sleep", "60"}, time.Minute) }()
-	n.until("an exec to be under way", func() error {
-		if len(sockets()) == 0 {
-			return errors.New("it has no sockets")
-		}
-		return nil
-	})
+	c.terminal("spdy", "sleep", "61")
+	execs := func(run bool) func() error {
+		return func() error { return errors.Join(c.runs("sleep 60", run), c.runs("sleep 61", run)) }
+	}
+	n.until("execs to be under way", execs(true))
 	n.restart(func() {
 		before := mustRead(t, c.logPath())
 		n.until("the log to go on without a frontend", func() error {
@@ -58,7 +57,7 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 	equal(t, "container", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
 	equal(t, "sockets that nobody waits at", len(sockets()), 0)
 	equal(t, "exec", c.exec("echo", "alive"), "alive")
-	c.until("the exec that nobody waits for to end", func() error { return c.runs("sleep 60", false) })
+	n.until("the execs to be gone, whose clients went with the frontend", execs(false))
 	must(t, n.Runtime.StopContainer(t.Context(), c.id, 20))
 	equal(t, "exit code", c.status().ExitCode, 9)
 	stdout, _ := c.log()

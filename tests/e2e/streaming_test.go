@@ -70,15 +70,21 @@ func (s *shown) String() string {
 	return s.bytes.String()
 }
 
+// lacks says what was shown last, if a text was not.
+func (s *shown) lacks(text string) error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	all := s.bytes.Bytes()
+	if bytes.Contains(all, []byte(text)) {
+		return nil
+	}
+	return fmt.Errorf("%d bytes were shown, at last %q", len(all), all[max(0, len(all)-400):])
+}
+
 // shows waits until a client has been shown a text.
 func (n *node) shows(s *shown, text string) {
 	n.t.Helper()
-	n.until(fmt.Sprintf("%q to be shown", text), func() error {
-		if got := s.String(); !strings.Contains(got, text) {
-			return fmt.Errorf("shown is %q", got)
-		}
-		return nil
-	})
+	n.until(fmt.Sprintf("%q to be shown", text), func() error { return s.lacks(text) })
 }
 
 // session is a client of an exec or attach.
@@ -229,13 +235,20 @@ func TestGarbageAtTheStreamingServerLeavesNothing(t *testing.T) {
 		must(t, err)
 		return kb
 	}
+	// Some of it comes with a token, where sessions begin with it.
+	waiting := make(chan string, 800)
+	for range cap(waiting) {
+		waiting <- c.execURL(remotecommand.StreamOptions{Stdout: io.Discard}, "true")
+	}
 	flood := func(clients int) {
 		const workers = 50
 		var group sync.WaitGroup
 		for worker := range workers {
 			group.Go(func() {
 				for i := range clients / workers {
-					garbage(u.Host, worker*clients+i)
+					if err := garbage(u.Host, worker*clients+i, waiting); err != nil {
+						t.Error(err)
+					}
 				}
 			})
 		}
@@ -246,6 +259,7 @@ func TestGarbageAtTheStreamingServerLeavesNothing(t *testing.T) {
 	flood(1000)
 	taken := memory()
 	flood(9000)
+	equal(t, "tokens left", len(waiting), 0)
 	if now := memory(); now > taken+4<<10 {
 		t.Errorf("the frontend has %d KiB of memory, %d before", now, taken)
 	}

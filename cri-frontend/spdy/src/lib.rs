@@ -48,7 +48,7 @@
 //! too, until the owner reads or lets go of his half: with a sender that does not ask, the choice is between that,
 //! unbounded memory, and lost bytes. A full stream alone holds up nobody, only bytes behind it that have no place; and
 //! 1 MiB of place is about what spdystream itself takes for a stream (50 frames of 32 KiB) before its own other
-//! streams wait. While nothing is read the peer's going away is found out by writing to it: an empty SETTINGS each
+//! streams wait. While nothing is read the peer's going away is found out by writing to it: an empty SETTINGS twice a
 //! second, which has no answer and no effect.
 //!
 //! In the other direction a stream whose owner sends faster than the peer reads makes him wait at 64 KiB, and streams

@@ -129,3 +129,71 @@ fn request_id(incoming: &Incoming, kind: Kind) -> String {
         (None, Kind::Error) => incoming.id().get().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use a3s_box_spdy::frame::Frame;
+
+    use super::{super::spdy::testing::Client, *};
+
+    #[tokio::test]
+    async fn a_pair_is_whole_in_whatever_order() {
+        let (mut client, mut session, _transport) = Client::pair();
+        let mut pairs = Pairs::default();
+        type Opened<'a> = (u32, &'a [(&'a str, &'a str)], Option<(&'a str, u16)>);
+        let opened: [Opened<'_>; 8] = [
+            (1, &[("streamtype", "error"), ("port", "80"), ("requestid", "a")], None),
+            (3, &[("streamtype", "data"), ("port", "81"), ("requestid", "b")], None),
+            (5, &[("streamtype", "error"), ("port", "81"), ("requestid", "b")], Some(("b", 81))),
+            (7, &[("streamtype", "data"), ("port", "80"), ("requestid", "a")], Some(("a", 80))),
+            // A client that names no request.
+            (9, &[("streamtype", "error"), ("port", "82")], None),
+            (11, &[("streamtype", "data"), ("port", "82")], Some(("9", 82))),
+            (13, &[("streamtype", "data"), ("port", "0"), ("requestid", "c")], None),
+            (15, &[("streamtype", "stdin"), ("port", "80"), ("requestid", "c")], None),
+        ];
+        for (id, headers, whole) in opened {
+            client.open(id, headers).await;
+            let pair = pairs.place(session.accept().await.unwrap()).await;
+            assert_eq!(pair.as_ref().map(|pair| (pair.id.as_str(), pair.port)), whole, "stream {id}");
+        }
+        let mut refused = Vec::new();
+        while refused.len() < 2 {
+            if let Frame::RstStream { id, status: ResetStatus::RefusedStream } = client.next().await.unwrap()
+            {
+                refused.push(id.get());
+            }
+        }
+        assert_eq!(refused, [13, 15]);
+        assert!(pairs.0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_pair_is_given_up_after_its_time() {
+        let (mut client, mut session, _transport) = Client::pair();
+        let mut pairs = Pairs::default();
+        client.open(1, &[("streamtype", "error"), ("port", "80"), ("requestid", "a")]).await;
+        client.open(3, &[("streamtype", "data"), ("port", "80"), ("requestid", "b")]).await;
+        let start = Instant::now();
+        for _ in 0..2 {
+            assert!(pairs.place(session.accept().await.unwrap()).await.is_none());
+        }
+        while !pairs.0.is_empty() {
+            pairs.overdue().await;
+            pairs.give_up().await;
+        }
+        assert_eq!(start.elapsed(), STREAM_CREATION);
+        let (mut told, mut ended, mut reset) = (Vec::new(), false, false);
+        while !(ended && reset) {
+            match client.next().await.unwrap() {
+                Frame::Data { id, fin, bytes } if id.get() == 1 => {
+                    told.extend_from_slice(&bytes);
+                    ended |= fin;
+                }
+                Frame::RstStream { id, status: ResetStatus::Cancel } => reset |= id.get() == 3,
+                _ => {}
+            }
+        }
+        assert_eq!(String::from_utf8(told).unwrap(), "(request=a) timed out waiting for streams");
+    }
+}

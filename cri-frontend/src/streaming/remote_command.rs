@@ -97,11 +97,7 @@ pub async fn open(
         }
         Upgrade::Spdy(protocol) => {
             let (session, transport) = spdy::open(connection, idle);
-            let opened = timeout(STREAM_CREATION, over_spdy(session, transport, streams, protocol)).await;
-            if opened.is_err() {
-                debug!("a client did not open its streams in time");
-            }
-            opened.ok().flatten()
+            over_spdy(session, transport, streams, protocol).await
         }
     }
 }
@@ -136,8 +132,21 @@ async fn over_websocket(
     Client { stdin, stdout, stderr, sizes, error, backward: Vec::new(), format, transport }
 }
 
-/// Streams are told apart by their headers, in whatever order they come.
 async fn over_spdy(
+    session: Session,
+    transport: Transport,
+    streams: Streams,
+    protocol: &str,
+) -> Option<Client> {
+    let opened = timeout(STREAM_CREATION, streams_of(session, transport, streams, protocol)).await;
+    if opened.is_err() {
+        debug!("a client did not open its streams in time");
+    }
+    opened.ok().flatten()
+}
+
+/// Streams are told apart by their headers, in whatever order they come.
+async fn streams_of(
     mut session: Session,
     mut transport: Transport,
     streams: Streams,
@@ -203,4 +212,43 @@ async fn reset_of(mut stream: RecvHalf) {
 fn take<T>(streams: &mut Vec<(&str, T)>, name: &str) -> Option<T> {
     let place = streams.iter().position(|(known, _)| *known == name)?;
     Some(streams.swap_remove(place).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use a3s_box_spdy::frame::Frame;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const STREAMS: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_come_in_whatever_order() {
+        let (mut client, session, transport) = spdy::testing::Client::pair();
+        for (id, kind) in [(1, "stdout"), (3, "stderr"), (5, "stdin"), (7, "stdin"), (9, "error")] {
+            client.open(id, &[("streamtype", kind)]).await;
+        }
+        let served = over_spdy(session, transport, STREAMS, "v4.channel.k8s.io").await.unwrap();
+        assert!(served.stdin.is_some() && served.stdout.is_some() && served.stderr.is_none());
+        let mut refused = Vec::new();
+        while refused.len() < 2 {
+            if let Frame::RstStream { id, status: ResetStatus::RefusedStream } = client.next().await.unwrap()
+            {
+                refused.push(id.get());
+            }
+        }
+        assert_eq!(refused, [3, 7], "one that was not asked for, and the second of a kind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_streams_do_not_come_is_left_after_their_time() {
+        let (mut client, session, transport) = spdy::testing::Client::pair();
+        client.open(1, &[("streamtype", "error")]).await;
+        client.open(3, &[("streamtype", "stdout")]).await;
+        let start = Instant::now();
+        assert!(over_spdy(session, transport, STREAMS, "v4.channel.k8s.io").await.is_none());
+        assert_eq!(start.elapsed(), STREAM_CREATION);
+        while client.next().await.is_some() {}
+    }
 }

@@ -1,6 +1,6 @@
 //! The HTTP side: who comes, what for, and whether he may.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use a3s_box_proto::config;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -41,6 +42,10 @@ const MOST_CONNECTIONS: usize = 2048;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Our clients' requests have some hundred bytes.
 const HEADER_BYTES: usize = 16 * 1024;
+/// A silent client's machine is asked whether it is there after this time, and again after it, so many times: as Go's
+/// servers do, Kubernetes' library among them.
+const ALIVE: Duration = Duration::from_secs(15);
+const ALIVE_PROBES: u32 = 9;
 /// After a failed accept (no descriptors, mostly) the next is tried this much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -119,8 +124,7 @@ type Answer = Response<Full<Bytes>>;
 
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        // Every frame is written as soon as it is there; to wait for more costs 40 ms a turn.
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = prepare(&stream) {
             debug!(peer = %self.peer, %error, "a streaming client has gone at once");
             return;
         }
@@ -274,6 +278,16 @@ fn switching(agreed: &Upgrade) -> Answer {
     answer
 }
 
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Every frame is written as soon as it is there; to wait for more costs 40 ms a turn.
+    stream.set_nodelay(true)?;
+    // A client that goes takes its exec with it, also where its machine cannot say so any more.
+    set_tcp_keepidle(stream, ALIVE)?;
+    set_tcp_keepintvl(stream, ALIVE)?;
+    set_tcp_keepcnt(stream, ALIVE_PROBES)?;
+    Ok(set_socket_keepalive(stream, true)?)
+}
+
 fn refuse(status: StatusCode, why: &str) -> Answer {
     let mut answer = Response::new(Full::from(format!("{why}\n")));
     *answer.status_mut() = status;
@@ -301,6 +315,8 @@ fn is_address(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepcnt, tcp_keepidle};
+
     use super::*;
 
     #[test]
@@ -311,6 +327,32 @@ mod tests {
         for host in ["evil.example:18800", "127.0.0.1.evil.example", "[evil]:1", "", ":80", "::1"] {
             assert!(!is_address(host), "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_others_reach_is_warned_of() {
+        for (address, warns) in [("0.0.0.0:0", true), ("127.0.0.1:0", false), ("[::1]:0", false)] {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let writer = Arc::new(log.reopen().unwrap());
+            let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
+            let logging = tracing::subscriber::set_default(subscriber);
+            let config =
+                config::Streaming { address: address.parse().unwrap(), ..config::Streaming::default() };
+            bind(&config).await.unwrap();
+            drop(logging);
+            let said = std::fs::read_to_string(log.path()).unwrap();
+            assert_eq!(said.contains("without TLS"), warns, "{address}: {said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clients_machine_is_asked_whether_it_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream).unwrap();
+        assert!(stream.nodelay().unwrap() && socket_keepalive(&stream).unwrap());
+        assert_eq!((tcp_keepidle(&stream).unwrap(), tcp_keepcnt(&stream).unwrap()), (ALIVE, ALIVE_PROBES));
     }
 
     #[test]

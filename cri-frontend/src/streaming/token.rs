@@ -41,9 +41,8 @@ impl<R> Tokens<R> {
         let token = new_id()?;
         let now = Instant::now();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST {
-            waiting.retain(|_, waiting| waiting.until > now);
-        }
+        // What nobody came for holds on to its container.
+        waiting.retain(|_, waiting| waiting.until > now);
         if waiting.len() >= MOST {
             return Err(Error::Crowded {
                 what: "requests for exec, attach and port-forward whose clients have not come",

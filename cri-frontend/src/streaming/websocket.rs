@@ -30,8 +30,8 @@ const QUEUE: usize = 4;
 /// v5: the first byte of a message that says which channel has ended.
 const CLOSE: u8 = 255;
 /// While a channel's reader is waited for nothing is read from the connection: whether the client is still there shows
-/// in writing.
-const PROBE: Duration = Duration::from_secs(1);
+/// in writing, the second time after it has gone.
+const PROBE: Duration = Duration::from_millis(500);
 
 /// What the messages look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +213,11 @@ async fn transmit(
     loop {
         let message = tokio::select! {
             message = messages.recv() => message,
-            Some(()) = probes.recv() => Some(Message::Ping(Bytes::new())),
+            Some(()) = probes.recv() => {
+                // Its own pings are not read meanwhile, and Kubernetes' clients give up without a pong for a minute.
+                sink.send(Message::Pong(Bytes::new())).await?;
+                continue;
+            }
         };
         let Some(message) = message else {
             let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
@@ -228,7 +232,7 @@ async fn transmit(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::{io::AsyncReadExt, time::Instant};
 
     use super::*;
 
@@ -278,6 +282,26 @@ mod tests {
         assert!(matches!(client.next().await.unwrap().unwrap(), Message::Close(_)));
         drop(client);
         transport.finish().await;
+    }
+
+    /// It hears pongs, as its pings cannot be read, until it goes or the session is idle for too long.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_input_nobody_reads_is_told_that_we_are_there() {
+        for goes in [true, false] {
+            let (mut client, _channels, transport) = pair(&[true]).await;
+            client.send(Message::Binary(Bytes::from(vec![0; PIPE_BYTES + 1000]))).await.unwrap();
+            let (pong, start) = (Message::Pong(Bytes::new()), Instant::now());
+            for _ in 0..3 {
+                assert_eq!(client.next().await.unwrap().unwrap(), pong);
+            }
+            if goes {
+                drop(client);
+            } else {
+                while client.next().await.is_some_and(|message| message.is_ok()) {}
+            }
+            transport.gone().cancelled().await;
+            assert_eq!(start.elapsed() < IDLE, goes);
+        }
     }
 
     #[tokio::test]

@@ -49,26 +49,11 @@ const MOUNTS: &[Mount] = &[
         options: "mode=0620,ptmxmode=0666,gid=5",
     },
     Mount {
-        source: "shm",
-        target: "dev/shm",
-        kind: "tmpfs",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
-        options: "mode=1777",
-    },
-    Mount { source: "mqueue", target: "dev/mqueue", kind: "mqueue", flags: no_exec(), options: "" },
-    Mount {
         source: "run",
         target: "run",
         kind: "tmpfs",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
         options: "mode=0755",
-    },
-    Mount {
-        source: "tmp",
-        target: "tmp",
-        kind: "tmpfs",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
-        options: "mode=1777",
     },
 ];
 

@@ -1,53 +1,67 @@
 //! Image layers: EROFS images in files of the share, mounted straight from the file, once a pod.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use a3s_box_proto::ports::SHARE_LAYERS;
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{Advice, fadvise};
 
+use super::namespace::MountNamespace;
 use crate::{
     error::{Failed, Step},
     paths,
 };
 
-/// The layers that are mounted. They stay until the guest ends: several containers use them, and the host frees the
-/// files with the whole pod.
-#[derive(Debug, Default)]
+/// How many layers are mounted at a time: for the most part each waits for the host.
+const AT_ONCE: usize = 4;
+
+/// The layers that are mounted, in a namespace of their own. They stay until the guest ends: several containers use them, and the
+/// host frees the files with the whole pod.
+#[derive(Debug)]
 pub struct Layers {
-    mounted: Mutex<HashMap<String, Layer>>,
+    namespace: MountNamespace,
+    mounted: Mutex<Mounted>,
+}
+
+#[derive(Debug, Default)]
+struct Mounted {
+    layers: HashMap<String, Layer>,
+    /// Mount points are numbered: an overlay of many layers has little room for each name.
+    next: usize,
 }
 
 #[derive(Debug)]
 struct Layer {
     /// Where it is mounted.
     target: PathBuf,
-    /// Its file in the share.
-    file: File,
+    /// Its file in the share, opened when its copies are to be forgotten.
+    file: Option<File>,
 }
 
 impl Layers {
-    /// Where these layers are mounted, in the same order.
-    pub fn mount(&self, names: &[String]) -> Result<Vec<PathBuf>, Failed> {
-        let mut mounted = self.mounted();
-        names
-            .iter()
-            .map(|name| {
-                if let Some(layer) = mounted.get(name) {
-                    return Ok(layer.target.clone());
-                }
-                // Short names: an overlay of many layers has little room for each.
-                let target = Path::new(paths::LAYERS).join(mounted.len().to_string());
-                let file = mount_layer(name, &target)?;
-                mounted.insert(name.clone(), Layer { target: target.clone(), file });
-                Ok(target)
-            })
-            .collect()
+    /// None yet. What is mounted later elsewhere, their namespace does not see.
+    pub fn new() -> Result<Self, Failed> {
+        Ok(Self { namespace: MountNamespace::copy("layers")?, mounted: Mutex::default() })
+    }
+
+    /// Works in their namespace with these layers, by the places where they are mounted, in the same order.
+    pub fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        names: &[String],
+        work: impl FnOnce(&[PathBuf]) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let (layers, names) = (Arc::clone(self), names.to_owned());
+        self.namespace.run(move || {
+            let places = layers.mounted().places(&names)?;
+            work(&places)
+        })?
     }
 
     /// Frees memory: what was read of a layer in small pieces is kept twice, as its files' content, which serves on, and as the
@@ -55,24 +69,80 @@ impl Layers {
     ///
     /// The mount option `directio` would spare the second copy, but with it each small file is a request to the host, and without
     /// it a window of many files is. Large pieces have no second copy: see packaging/kernel/patches.
-    pub fn forget_copies(&self) -> rustix::io::Result<()> {
-        self.mounted().values().try_for_each(|layer| fadvise(&layer.file, 0, None, Advice::DontNeed))
+    pub fn forget_copies(&self) -> io::Result<()> {
+        self.mounted().layers.iter_mut().try_for_each(|(name, layer)| {
+            let file = match &mut layer.file {
+                Some(file) => file,
+                none => none.insert(File::open(source(name))?),
+            };
+            Ok(fadvise(&*file, 0, None, Advice::DontNeed)?)
+        })
     }
 
-    fn mounted(&self) -> MutexGuard<'_, HashMap<String, Layer>> {
+    fn mounted(&self) -> MutexGuard<'_, Mounted> {
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn mount_layer(name: &str, target: &Path) -> Result<File, Failed> {
-    let source = Path::new(paths::SHARE).join(SHARE_LAYERS).join(name);
-    let step = || format!("mount layer {name} (erofs, {})", source.display());
+impl Mounted {
+    fn places(&mut self, names: &[String]) -> Result<Vec<PathBuf>, Failed> {
+        self.add(names)?;
+        Ok(names.iter().filter_map(|name| self.layers.get(name)).map(|layer| layer.target.clone()).collect())
+    }
+
+    /// Mounts those that are not mounted yet. What fails leaves the others mounted.
+    fn add(&mut self, names: &[String]) -> Result<(), Failed> {
+        let new: BTreeSet<&str> =
+            names.iter().map(String::as_str).filter(|name| !self.layers.contains_key(*name)).collect();
+        let new: Vec<(&str, PathBuf)> = new
+            .into_iter()
+            .map(|name| {
+                self.next += 1;
+                (name, Path::new(paths::LAYERS).join(self.next.to_string()))
+            })
+            .collect();
+        let outcomes = at_once(&new, |(name, target)| mount_layer(name, target));
+        let mut all = Ok(());
+        for ((name, target), outcome) in new.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => drop(self.layers.insert(name.to_owned(), Layer { target, file: None })),
+                Err(error) => all = all.and(Err(error)),
+            }
+        }
+        all
+    }
+}
+
+/// The results of some pieces of work, several of which are done at a time.
+fn at_once<T: Sync, R: Send>(pieces: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let in_turn = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();
+    let mut shares = pieces.chunks(pieces.len().div_ceil(AT_ONCE).max(1));
+    let Some(own) = shares.next() else { return Vec::new() };
+    thread::scope(|scope| {
+        let others: Vec<_> = shares
+            .map(|share| (share, thread::Builder::new().spawn_scoped(scope, || in_turn(share))))
+            .collect();
+        let mut results = in_turn(own);
+        for (share, thread) in others {
+            // Where there was no thread for them, here.
+            let done = thread.ok().and_then(|thread| thread.join().ok());
+            results.extend(done.unwrap_or_else(|| in_turn(share)));
+        }
+        results
+    })
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(paths::SHARE).join(SHARE_LAYERS).join(name)
+}
+
+fn mount_layer(name: &str, target: &Path) -> Result<(), Failed> {
+    let source = source(name);
     fs::create_dir_all(target).step(|| format!("create {}", target.display()))?;
-    let file = File::open(&source).step(step)?;
     // No MS_NOSUID: setuid programs of an image keep their bit.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    mount(Some(&source), target, Some("erofs"), flags, None::<&str>).step(step)?;
-    Ok(file)
+    mount(Some(&source), target, Some("erofs"), flags, None::<&str>)
+        .step(|| format!("mount layer {name} (erofs, {})", source.display()))
 }
 
 /// Whether that is a file name and nothing more.

@@ -4,10 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{lookup::Root, overlay};
+use super::{erofs::Layers, lookup::Root, overlay};
 use crate::{
     error::{Failed, Step},
     paths,
@@ -25,14 +25,14 @@ pub struct Volume {
 /// The images that are mounted. They stay until the guest ends, as their layers do.
 #[derive(Debug, Default)]
 pub struct Images {
-    mounted: Mutex<HashMap<Vec<PathBuf>, PathBuf>>,
+    mounted: Mutex<HashMap<Vec<String>, PathBuf>>,
 }
 
 impl Images {
-    /// Where an image of these mounted layers is.
-    pub fn mount(&self, layers: Vec<PathBuf>) -> Result<PathBuf, Failed> {
+    /// Where the image of these layers is.
+    pub fn mount(&self, layers: &Arc<Layers>, names: &[String]) -> Result<PathBuf, Failed> {
         let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = mounted.get(&layers) {
+        if let Some(path) = mounted.get(names) {
             return Ok(path.clone());
         }
         let images = Path::new(paths::IMAGES);
@@ -40,8 +40,8 @@ impl Images {
         for directory in [&target, &nothing] {
             fs::create_dir_all(directory).step(|| format!("create {}", directory.display()))?;
         }
-        overlay::mount_read_only(&layers, &nothing, &target)?;
-        mounted.insert(layers, target.clone());
+        overlay::mount_read_only(layers, names, &nothing, &target)?;
+        mounted.insert(names.to_vec(), target.clone());
         Ok(target)
     }
 }

@@ -3,6 +3,7 @@
 pub mod erofs;
 pub mod image;
 pub mod lookup;
+pub mod namespace;
 pub mod overlay;
 pub mod scratch;
 pub mod shared;
@@ -44,27 +45,39 @@ pub enum Rootfs {
 /// What all containers of the pod share.
 #[derive(Debug)]
 pub struct Storage {
-    layers: Arc<erofs::Layers>,
     images: image::Images,
     scratch: scratch::Scratch,
-    /// Runs from when the scratch disk is mounted.
-    sweeper: Mutex<Option<sweeper::Sweeper>>,
+    ready: Mutex<Option<Ready>>,
+}
+
+/// What there is from when the scratch disk is mounted.
+#[derive(Debug, Clone)]
+struct Ready {
+    layers: Arc<erofs::Layers>,
+    sweeper: Arc<sweeper::Sweeper>,
 }
 
 impl Storage {
     /// Nothing is mounted yet.
     pub fn new(scratch: scratch::Scratch) -> Self {
-        Self { layers: Arc::default(), images: image::Images::default(), scratch, sweeper: Mutex::default() }
+        Self { images: image::Images::default(), scratch, ready: Mutex::default() }
     }
 
     /// Mounts what the first container needs, before it comes, if that has not been done.
     pub fn prepare(&self) -> Result<(), Failed> {
-        let mut sweeper = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if sweeper.is_none() {
-            self.scratch.mount()?;
-            *sweeper = Some(sweeper::Sweeper::start(Arc::clone(&self.layers), self.scratch.trash())?);
+        self.ready().map(drop)
+    }
+
+    fn ready(&self) -> Result<Ready, Failed> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = &*ready {
+            return Ok(ready.clone());
         }
-        Ok(())
+        self.scratch.mount()?;
+        // After the scratch disk, which their overlays need.
+        let layers = Arc::new(erofs::Layers::new()?);
+        let sweeper = sweeper::Sweeper::start(Arc::clone(&layers), self.scratch.trash())?;
+        Ok(ready.insert(Ready { layers, sweeper: Arc::new(sweeper) }).clone())
     }
 
     /// Mounts a root filesystem. What fails leaves nothing behind.
@@ -74,10 +87,9 @@ impl Storage {
         match wanted {
             Wanted::Shared(path) => shared::mount(path, &target).map(|()| Rootfs::Shared),
             Wanted::Overlay(names) => {
-                self.prepare()?;
-                let layers = self.layers.mount(names)?;
+                let ready = self.ready()?;
                 let writable = self.scratch.writable_layer(id)?;
-                if let Err(error) = overlay::mount(&layers, &writable, &target) {
+                if let Err(error) = overlay::mount(&ready.layers, names, &writable, &target) {
                     self.throw_away(&writable)?;
                     return Err(error);
                 }
@@ -88,9 +100,7 @@ impl Storage {
 
     /// Mounts an image; answers where the wanted directory of it is.
     pub fn image_volume(&self, volume: &image::Volume) -> Result<PathBuf, Failed> {
-        self.prepare()?;
-        let layers = self.layers.mount(&volume.layers)?;
-        image::directory(&self.images.mount(layers)?, &volume.sub_path)
+        image::directory(&self.images.mount(&self.ready()?.layers, &volume.layers)?, &volume.sub_path)
     }
 
     /// Forgets a writable layer; its files are removed later.
@@ -103,8 +113,8 @@ impl Storage {
 
     fn throw_away(&self, writable: &scratch::WritableLayer) -> Result<(), Failed> {
         self.scratch.discard(writable)?;
-        if let Some(sweeper) = &*self.sweeper.lock().unwrap_or_else(PoisonError::into_inner) {
-            sweeper.wake();
+        if let Some(ready) = &*self.ready.lock().unwrap_or_else(PoisonError::into_inner) {
+            ready.sweeper.wake();
         }
         Ok(())
     }

@@ -2,8 +2,10 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -11,10 +13,10 @@ use rustix::{
     fs::{XattrFlags, getxattr, listxattr, setxattr},
 };
 
-use super::scratch::WritableLayer;
+use super::{erofs::Layers, scratch::WritableLayer};
 use crate::{
     error::{Failed, Step},
-    sys::mount::FsContext,
+    sys::mount::{DetachedMount, FsContext},
 };
 
 /// Attributes by which the overlay itself marks files. What it marked in a layer is no mark of the upper directory.
@@ -22,27 +24,33 @@ const OVERLAYS_OWN: &[u8] = b"trusted.overlay.";
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h.
 const MAX_ATTRIBUTE: usize = 64 << 10;
 
-/// Mounts it. `layers` are lowest first.
-pub fn mount(layers: &[PathBuf], writable: &WritableLayer, target: &Path) -> Result<(), Failed> {
+/// Mounts layers, named lowest first, under a writable one.
+pub fn mount(
+    layers: &Arc<Layers>,
+    names: &[String],
+    writable: &WritableLayer,
+    target: &Path,
+) -> Result<(), Failed> {
     let (upper, work) = (writable.upper(), writable.work());
-    let top = layers
-        .last()
-        .ok_or_else(|| Failed::because("mount the overlay", "an image has at least one layer"))?;
-    look_like(top, &upper)?;
-    let mount = || mount_layers(layers, &upper, &work, target);
-    let mounted = match mount() {
-        // The host's disk was full, say, and something that other containers wrote is lost. They are told by their own overlays.
-        // Of a new one the kernel wants that somebody was told before.
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-            let _ = File::open(&upper).map(rustix::fs::syncfs);
-            mount()
-        }
-        mounted => mounted,
-    };
-    mounted.step(|| format!("mount the overlay of {} layers at {}", layers.len(), target.display()))
+    let overlay = layers.with(names, move |layers| {
+        let step = || format!("make the overlay of {} layers", layers.len());
+        let top = layers.last().ok_or_else(|| Failed::because(step(), "an image has at least one layer"))?;
+        look_like(top, &upper)?;
+        let overlay = match writable_overlay(layers, &upper, &work) {
+            // The host's disk was full, say, and something that other containers wrote is lost. They are told by their own
+            // overlays. Of a new one the kernel wants that somebody was told before.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                let _ = File::open(&upper).map(rustix::fs::syncfs);
+                writable_overlay(layers, &upper, &work)
+            }
+            made => made,
+        };
+        overlay.step(step)
+    })?;
+    overlay.attach(target).step(|| format!("mount the overlay at {}", target.display()))
 }
 
-fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> std::io::Result<()> {
+fn writable_overlay(layers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<DetachedMount> {
     // One call a layer: mount(2)'s options end after one page.
     let overlay = FsContext::open("overlay")?;
     for layer in layers.iter().rev() {
@@ -56,22 +64,32 @@ fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) ->
     overlay.set("index", "off")?;
     // The scratch disk ends with the pod, so an fsync of a container need not reach it.
     overlay.flag("volatile")?;
-    overlay.mount()?.attach(target)
+    overlay.mount()
 }
 
-/// Mounts layers that nobody writes, lowest first. `nothing` is an empty directory: an overlay without a writable layer
+/// Mounts layers that nobody writes, named lowest first. `nothing` is an empty directory: an overlay without a writable layer
 /// wants two layers at least, and one layer alone would show its whiteouts.
-pub fn mount_read_only(layers: &[PathBuf], nothing: &Path, target: &Path) -> Result<(), Failed> {
-    let mount = || {
-        let overlay = FsContext::open("overlay")?;
-        for layer in layers.iter().rev().map(PathBuf::as_path).chain([nothing]) {
-            overlay.set("lowerdir+", &layer.to_string_lossy())?;
-        }
-        overlay.set("redirect_dir", "nofollow")?;
-        overlay.set("metacopy", "off")?;
-        overlay.mount()?.attach(target)
-    };
-    mount().step(|| format!("mount an image of {} layers at {}", layers.len(), target.display()))
+pub fn mount_read_only(
+    layers: &Arc<Layers>,
+    names: &[String],
+    nothing: &Path,
+    target: &Path,
+) -> Result<(), Failed> {
+    let nothing = nothing.to_owned();
+    let overlay = layers.with(names, move |layers| {
+        read_only_overlay(layers, &nothing).step(|| format!("make an image of {} layers", layers.len()))
+    })?;
+    overlay.attach(target).step(|| format!("mount the image at {}", target.display()))
+}
+
+fn read_only_overlay(layers: &[PathBuf], nothing: &Path) -> io::Result<DetachedMount> {
+    let overlay = FsContext::open("overlay")?;
+    for layer in layers.iter().rev().map(PathBuf::as_path).chain([nothing]) {
+        overlay.set("lowerdir+", &layer.to_string_lossy())?;
+    }
+    overlay.set("redirect_dir", "nofollow")?;
+    overlay.set("metacopy", "off")?;
+    overlay.mount()
 }
 
 /// The merged root is the upper directory's: it looks as the image's.

@@ -96,8 +96,15 @@ impl Scratch {
 
     /// Mounts it. To be called once, before there is a writable layer.
     pub fn mount(&self) -> Result<(), Failed> {
-        if self.medium == Medium::Disk {
-            mount_one(DISK, Path::new(paths::SCRATCH), "ext4", MsFlags::MS_NOATIME, OPTIONS)?;
+        let target = Path::new(paths::SCRATCH);
+        match self.medium {
+            Medium::Disk => mount_one(DISK, target, "ext4", MsFlags::MS_NOATIME, OPTIONS)?,
+            Medium::Memory => {
+                mount_one("scratch", target, "tmpfs", MsFlags::MS_NOATIME, "mode=0700")?;
+                // What is mounted in it later is seen by the layers' namespace too.
+                mount_one("none", target, "none", MsFlags::MS_SHARED, "")?;
+            }
+            Medium::None => {}
         }
         if self.medium != Medium::None {
             for path in [containers(), trash()] {

@@ -67,7 +67,7 @@ fn sweep(woken: &Receiver<()>, layers: &Layers, mut disk: Option<Disk>) {
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        tell("free copies of layers", layers.forget_copies().map_err(Into::into));
+        tell("free copies of layers", layers.forget_copies());
         let Some(disk) = &mut disk else { continue };
         if deleted {
             tell("remove files of deleted containers", disk.empty_trash());

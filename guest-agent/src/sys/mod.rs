@@ -5,6 +5,7 @@ pub mod mount;
 pub mod process;
 pub mod quota;
 pub mod socket;
+pub mod text;
 pub mod time;
 pub mod trim;
 pub mod tty;

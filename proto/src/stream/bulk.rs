@@ -1,6 +1,6 @@
 //! Many bytes at once: the guest puts them into a file that it shares with the host, and says where.
 //!
-//! vsock takes 28 KiB a packet, which costs an emulated guest 0.13 ms and a copy; a file of the virtio-fs share takes
+//! vsock takes 28 KiB a packet, each with an exit to the VMM and a copy; a file of the virtio-fs share takes
 //! [`SLOT_BYTES`] by one request. There is one file a pod. The guest alone decides what lies where in it; the host reads
 //! what it is told to, within the file, and nothing else of it matters.
 

@@ -8,19 +8,24 @@
 //!                                             each ACK_EVERY bytes and each PLACED
 //! ```
 //!
-//! A connection that breaks breaks both directions, as with TCP itself.
+//! A connection that breaks breaks both directions, as with TCP itself; what came whole before is handed on all the same.
 
 mod arrived;
 mod sent;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use std::{convert::Infallible, future::pending, pin::pin, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 
 use self::{
     arrived::{Arrived, Part},
     sent::Sent,
 };
 use super::{
-    ACK_EVERY, BulkFile, FrameError, FrameReader, Kind, Source, StreamError, Taken, WINDOW,
+    ACK_EVERY, BulkFile, FrameReader, Kind, Source, StreamError, Taken, WINDOW,
     bulk::{MOST_SLOTS, NO_FILE, PIECE, Place},
     frame::{CHUNK, HEADER, header},
     held::placed_frame,
@@ -30,6 +35,8 @@ use super::{
 /// How far a sender may be ahead of what was handed on. Less than the 256 KiB that a guest's vsock keeps for a
 /// connection: a backend that finds them full asks for room without end.
 const AHEAD: usize = WINDOW / 2;
+/// How long a local stream may take for what a peer said before it went.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Carries bytes between a connection with a peer and a local stream until both directions have ended. Neither waits
 /// for the other: a local stream that does not take its bytes holds nothing up but their sender. The peer may put many
@@ -46,12 +53,26 @@ pub async fn carry(
 ) -> Result<(), StreamError> {
     let to_peer = tokio::sync::Mutex::new(to_peer);
     let (sent, arrived) = (Sent::default(), Arrived::default());
-    tokio::try_join!(
-        send(local_read, &to_peer, &sent),
-        receive(from_peer, &arrived, &sent),
-        hand_on(&arrived, local_write, &to_peer, bulk),
-    )
-    .map(drop)
+    let mut handing_on = pin!(hand_on(&arrived, local_write, &to_peer, bulk));
+    let whole = async {
+        tokio::try_join!(send(local_read, &to_peer, &sent), &mut handing_on)?;
+        sent.confirmed().await;
+        Ok(())
+    };
+    // The peer is listened to until the end: nothing else tells that it has gone.
+    let broken = tokio::select! {
+        biased;
+        broken = receive(from_peer, &arrived, &sent) => broken,
+        whole = whole => return whole,
+    };
+    if !matches!(broken, StreamError::Local(_)) || !arrived.is_whole() {
+        return Err(broken);
+    }
+    if !arrived.is_handed_on() {
+        timeout(LAST_WORDS, handing_on).await.map_err(|late| StreamError::Local(late.into()))??;
+    }
+    // What is missing is only the peer's word that it has all, too.
+    if sent.has_ended() { Ok(()) } else { Err(broken) }
 }
 
 async fn send<W: AsyncWrite + Unpin>(
@@ -77,39 +98,44 @@ async fn send<W: AsyncWrite + Unpin>(
             }
         };
         let mut to_peer = to_peer.lock().await;
-        to_peer.write_all(&placed).await.map_err(StreamError::Local)?;
-        to_peer.write_all(frame).await.map_err(StreamError::Local)?;
-        to_peer.flush().await.map_err(StreamError::Local)?;
+        let told = async {
+            to_peer.write_all(&placed).await?;
+            to_peer.write_all(frame).await?;
+            to_peer.flush().await
+        };
+        if told.await.is_err() {
+            // The peer has gone: that shows behind what it said last.
+            drop(to_peer);
+            return pending().await;
+        }
         if ended {
             return Ok(());
         }
     }
 }
 
+/// Until the connection breaks, or the peer breaks the protocol.
 async fn receive(
     from_peer: &mut FrameReader<impl AsyncRead + Unpin>,
     arrived: &Arrived,
     sent: &Sent,
-) -> Result<(), StreamError> {
-    let (mut acknowledged, mut ended) = (false, false);
-    while !(acknowledged && ended) {
-        match from_peer.next().await {
-            Ok((Kind::Data, bytes)) if !ended => arrived.push(bytes)?,
-            Ok((Kind::Placed, place)) if !ended => arrived.place(Place::parse(place)?)?,
-            Ok((Kind::End, _)) if !ended => {
-                ended = true;
-                arrived.end();
+) -> StreamError {
+    let receiving = async {
+        loop {
+            match from_peer.next().await? {
+                (Kind::Data, bytes) => arrived.push(bytes)?,
+                (Kind::Placed, place) => arrived.place(Place::parse(place)?)?,
+                (Kind::End, _) => arrived.end()?,
+                (Kind::Ack, total) => sent.acknowledge(parse_offset(total)?)?,
+                _ => {
+                    let wrong = StreamError::Protocol("DATA, PLACED, END and ACKs were expected");
+                    return Err::<Infallible, _>(wrong);
+                }
             }
-            Ok((Kind::Ack, total)) if !acknowledged => {
-                acknowledged = sent.acknowledge(parse_offset(total)?)?;
-            }
-            Ok(_) => return Err(StreamError::Protocol("DATA, PLACED, one END and ACKs were expected")),
-            // This side has all that there is; what is missing is only the peer's word for the other.
-            Err(FrameError::Connection(_)) if ended => return Ok(()),
-            Err(error) => return Err(error.into()),
         }
-    }
-    Ok(())
+    };
+    let Err(broken) = receiving.await;
+    broken
 }
 
 async fn hand_on<W: AsyncWrite + Unpin>(
@@ -131,18 +157,19 @@ async fn hand_on<W: AsyncWrite + Unpin>(
             Part::Placed(place) => {
                 total += place.len() as u64;
                 fetch(place, bulk, local_write).await?;
+                arrived.fetched();
                 // The sender needs the slot.
                 true
             }
         };
         if due {
             acknowledged = total;
-            let told = write_frame(*to_peer.lock().await, Kind::Ack, &total.to_be_bytes()).await;
-            told.map_err(StreamError::Local)?;
+            // A peer that has gone has no use for it, nor for the last one.
+            let _ = write_frame(*to_peer.lock().await, Kind::Ack, &total.to_be_bytes()).await;
         }
     }
     local_write.shutdown().await.map_err(StreamError::Local)?;
-    // A peer that has gone has no use for it.
+    arrived.handed_on();
     let _ = write_frame(*to_peer.lock().await, Kind::Ack, &u64::to_be_bytes(total + 1)).await;
     Ok(())
 }
@@ -164,7 +191,10 @@ async fn fetch(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
+    use tokio::{
+        io::{AsyncReadExt, DuplexStream, duplex, split},
+        time::Instant,
+    };
 
     use super::*;
     use crate::stream::testing::{Alternating, bulk_file};
@@ -273,6 +303,27 @@ mod tests {
             let reader = &mut FrameReader::new(read);
             let carried = carry(reader, &mut write, &mut local_read, &mut local_write, bulk.as_ref()).await;
             assert!(matches!(carried, Err(StreamError::Protocol(_))), "{carried:?}");
+        }
+    }
+
+    /// What it said reaches the local stream, which has some time for it; the rest of that stream nobody wants.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_said_all_may_go() {
+        for reads in [true, false] {
+            let (near, mut far) = duplex(10_000);
+            let (mut server, server_end) = duplex(100);
+            write_frame(&mut far, Kind::Data, &[7; 1000]).await.unwrap();
+            write_frame(&mut far, Kind::End, &[]).await.unwrap();
+            drop(far);
+            let start = Instant::now();
+            let carrying = tokio::spawn(end(near, server_end));
+            if reads {
+                let mut got = Vec::new();
+                server.read_to_end(&mut got).await.unwrap();
+                assert_eq!(got, [7; 1000]);
+            }
+            assert!(matches!(carrying.await.unwrap(), Err(StreamError::Local(_))));
+            assert_eq!(start.elapsed(), if reads { Duration::ZERO } else { LAST_WORDS });
         }
     }
 

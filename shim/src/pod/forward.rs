@@ -1,6 +1,10 @@
 //! Forwards a connection to a TCP port inside the pod.
 
-use std::sync::Arc;
+use std::{
+    io,
+    os::{fd::AsFd, unix::net::UnixStream as StdUnixStream},
+    sync::Arc,
+};
 
 use a3s_box_proto::{
     agent::{Stream, StreamOpen},
@@ -9,7 +13,8 @@ use a3s_box_proto::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::Duration,
+    net::UnixStream,
+    time::{Duration, sleep},
 };
 use tracing::debug;
 
@@ -17,10 +22,14 @@ use super::{Pod, attach::connect, sandbox::Sandbox};
 use crate::{
     agent::connect::{StreamConnection, StreamOpenError},
     error::{Error, Result, Step},
+    io::socket::closed,
 };
 
 /// Connections at once.
 pub(super) const MOST_FORWARDS: usize = 1024;
+/// A client that goes ends its side only, as far as the pod can see. What it said last has this time, and so has a server
+/// that does not mind the end.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 /// For the guest to dial: it takes ten seconds for each family of addresses.
 const DIAL_BOUND: Duration = Duration::from_secs(30);
 
@@ -37,6 +46,7 @@ impl Pod {
         })?;
         let connection = dial(&sandbox, port).await?;
         let Some(mut client) = connect(&self.host, Some(socket)).await? else { return Ok(()) };
+        let gone = twin(&client).step(|| format!("watching the client of port {port}"))?;
         self.carry(async move {
             let _place = place;
             let (mut from_client, mut to_client) = client.split();
@@ -47,10 +57,21 @@ impl Pod {
                     debug!(port, %error, "a forwarded connection broke off");
                 },
                 _ = sandbox.died() => {}
+                () = long_gone(&gone) => debug!(port, "a forwarded connection ends after its client"),
             }
         });
         Ok(())
     }
+}
+
+/// The same socket, to be watched beside its use.
+fn twin(socket: &UnixStream) -> io::Result<UnixStream> {
+    UnixStream::from_std(StdUnixStream::from(socket.as_fd().try_clone_to_owned()?))
+}
+
+async fn long_gone(client: &UnixStream) {
+    closed(client).await;
+    sleep(LAST_WORDS).await;
 }
 
 /// Carries bytes between the pod's connection and a client's until both directions have ended. The guest may put much
@@ -75,5 +96,35 @@ pub(super) async fn dial(sandbox: &Arc<Sandbox>, port: u32) -> Result<StreamConn
             Err(Error::State { object: object(), state: format!("not open ({why})"), action: "forward it" })
         }
         Err(StreamOpenError::Channel(error)) => Err(error).step(|| format!("dialling {}", object())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_gone_when_it_has_closed_both_ways_and_its_last_words_have_time() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let gone = twin(&near).unwrap();
+        far.write_all(b"last words").await.unwrap();
+        far.shutdown().await.unwrap();
+        assert!(timeout(2 * LAST_WORDS, long_gone(&gone)).await.is_err(), "it may still read");
+        // That it is watched does not keep its bytes back, either way.
+        near.write_all(&vec![7; 100_000]).await.unwrap();
+        let mut answer = vec![0; 100_000];
+        far.read_exact(&mut answer).await.unwrap();
+        drop(far);
+        let start = Instant::now();
+        long_gone(&gone).await;
+        assert_eq!(start.elapsed(), LAST_WORDS);
+        let mut words = String::new();
+        near.read_to_string(&mut words).await.unwrap();
+        assert_eq!(words, "last words");
     }
 }

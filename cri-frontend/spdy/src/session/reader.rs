@@ -18,8 +18,9 @@ use crate::{
 
 /// Bytes that one read may bring.
 const READ: usize = 64 << 10;
-/// How long reading is paused before the peer is probed, and between two probes.
-const PROBE: Duration = Duration::from_secs(1);
+/// How long reading is paused before the peer is probed, and between two probes: the first after it has gone is answered
+/// by a reset, and the next finds that.
+const PROBE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Reader<R> {

@@ -11,6 +11,7 @@ use super::{AHEAD, MOST_SLOTS};
 use crate::stream::{StreamError, bulk::Place};
 
 const TOO_MUCH: StreamError = StreamError::Protocol("sent more than there is room for");
+const AFTER_ITS_END: StreamError = StreamError::Protocol("sent something after the end");
 
 #[derive(Default)]
 pub(super) struct Arrived {
@@ -21,7 +22,10 @@ pub(super) struct Arrived {
 #[derive(Default)]
 struct State {
     parts: VecDeque<Part>,
+    /// Parts in the file that were not fetched yet.
+    in_file: usize,
     ended: bool,
+    handed_on: bool,
     /// Memory for the next bytes.
     spare: Vec<u8>,
 }
@@ -44,6 +48,9 @@ impl Arrived {
 
     pub fn push(&self, bytes: &[u8]) -> Result<(), StreamError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(AFTER_ITS_END);
+        }
         if state.parts.iter().map(Part::in_memory).sum::<usize>() + bytes.len() > AHEAD {
             return Err(TOO_MUCH);
         }
@@ -61,18 +68,46 @@ impl Arrived {
 
     pub fn place(&self, place: Place) -> Result<(), StreamError> {
         let mut state = self.lock();
-        if state.parts.iter().filter(|part| matches!(part, Part::Placed(_))).count() >= MOST_SLOTS {
+        if state.ended {
+            return Err(AFTER_ITS_END);
+        }
+        if state.in_file >= MOST_SLOTS {
             return Err(TOO_MUCH);
         }
+        state.in_file += 1;
         state.parts.push_back(Part::Placed(place));
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    pub fn end(&self) {
-        self.lock().ended = true;
+    pub fn end(&self) -> Result<(), StreamError> {
+        if std::mem::replace(&mut self.lock().ended, true) {
+            return Err(AFTER_ITS_END);
+        }
         self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A part was fetched from the file.
+    pub fn fetched(&self) {
+        self.lock().in_file -= 1;
+    }
+
+    /// All of it was handed on, and its end.
+    pub fn handed_on(&self) {
+        self.lock().handed_on = true;
+    }
+
+    /// Whether it was.
+    pub fn is_handed_on(&self) -> bool {
+        self.lock().handed_on
+    }
+
+    /// Whether all of it is here. What lies in the file is not, once the sender has gone.
+    pub fn is_whole(&self) -> bool {
+        let state = self.lock();
+        state.ended && state.in_file == 0
     }
 
     /// The next part; none at the end. `spent` is memory that is not needed any more.

@@ -61,17 +61,26 @@ impl Sent {
         AHEAD.saturating_sub(by_frames as usize)
     }
 
-    /// Takes the peer's word; says whether it has all, the end included.
-    pub fn acknowledge(&self, total: u64) -> Result<bool, StreamError> {
-        let (bytes, ended) = (self.bytes(), self.ended.load(Ordering::Relaxed));
-        if ended && total == bytes + 1 {
-            return Ok(true);
-        }
-        if total > bytes || total < *self.acknowledged.borrow() {
+    /// Whether all of it was read: nothing more will be sent.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer has all, the end included.
+    pub async fn confirmed(&self) {
+        let mut acknowledged = self.acknowledged.subscribe();
+        // The sender of the watch is borrowed: it cannot go.
+        let _ = acknowledged.wait_for(|acknowledged| *acknowledged > self.bytes()).await;
+    }
+
+    /// Takes the peer's word.
+    pub fn acknowledge(&self, total: u64) -> Result<(), StreamError> {
+        let most = self.bytes() + u64::from(self.has_ended());
+        if total > most || total < *self.acknowledged.borrow() {
             return Err(StreamError::Protocol("acknowledged what was not sent"));
         }
         self.placed().retain(|(end, _)| *end > total);
         self.acknowledged.send_replace(total);
-        Ok(false)
+        Ok(())
     }
 }
