@@ -113,8 +113,7 @@ pub enum RegistryError {
 
 impl RegistryError {
     fn connection(host: &str, error: reqwest::Error) -> Self {
-        // A server says only after the handshake that it wants another certificate.
-        let (host, unreachable) = (host.to_owned(), error.is_connect() || is_tls(&error));
+        let (host, unreachable) = (host.to_owned(), error.is_connect());
         let reason = causes(&error.without_url());
         if unreachable { Self::Unreachable { host, reason } } else { Self::Connection { host, reason } }
     }
@@ -139,13 +138,6 @@ fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
         || status.is_server_error()
-}
-
-/// Whether the two sides could not agree on a secret connection.
-fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let refused = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    refused.is_some() || error.is::<rustls::Error>() || error.source().is_some_and(is_tls)
 }
 
 /// An error with its causes, each said once.
