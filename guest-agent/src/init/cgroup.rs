@@ -11,7 +11,7 @@ use crate::{
 /// What the agent takes once there are containers.
 const OWN_NEED_KB: u64 = 4096;
 /// Threads of the kernel, the agent and its workers. Of a guest's memory the kernel derives how many there may be in all: some
-/// 1,500 where it has 192 MiB.
+/// seven for each MiB.
 const OWN_THREADS: u64 = 192;
 
 /// Enables all controllers for `/pod` and for what lies in it.
