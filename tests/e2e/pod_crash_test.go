@@ -46,6 +46,13 @@ func (n *node) killedWhen(pattern string, there bool, call func() error) {
 	must(n.t, n.Restart(n.t.Context()))
 }
 
+func (p *pod) containers() []*cri.Container {
+	p.t.Helper()
+	found, err := p.Runtime.ListContainers(p.t.Context(), &cri.ContainerFilter{PodSandboxId: p.id})
+	must(p.t, err)
+	return found
+}
+
 // Whenever the frontend is killed while it makes a pod, the next one has the pod whole, or nothing of it.
 func TestFrontendKilledWhileItMakesAPod(t *testing.T) {
 	n := ownNode(t, fixture.Options{})
@@ -78,8 +85,21 @@ func TestFrontendKilledWhileItMakesAPod(t *testing.T) {
 	})
 	t.Cleanup(p.remove)
 
+	// A container is made, or can be.
+	c := &container{pod: p, config: fixture.ContainerConfig("started", images.Busybox, "sleep", "1000")}
+	n.pull(images.Busybox)
+	service = n.Runtime
+	n.killedWhen("r/pods/*/containers/*", true, func() error {
+		return firstError(service.CreateContainer(t.Context(), p.id, c.config, p.config))
+	})
+	if made := p.containers(); len(made) > 0 {
+		equal(t, "container", made[0].State, cri.ContainerState_CONTAINER_CREATED)
+		c.id = made[0].Id
+	} else {
+		c = p.create(c.config)
+	}
+
 	// Its shim goes on with a container that it was told to start.
-	c := p.create(fixture.ContainerConfig("started", images.Busybox, "sleep", "1000"))
 	service = n.Runtime
 	n.killedWhen("logs/*/started/0.log", true, func() error { return service.StartContainer(t.Context(), c.id) })
 	n.until("the container to run", func() error {
@@ -89,6 +109,15 @@ func TestFrontendKilledWhileItMakesAPod(t *testing.T) {
 		return errors.Join(errors.New("it does not run"), n.Runtime.StartContainer(t.Context(), c.id))
 	})
 	equal(t, "exec", c.exec("echo", "alive"), "alive")
+
+	// It ends with its own exit code, and is removed.
+	service = n.Runtime
+	n.killedWhen("r/pods/*/containers/*/exit.json", true, func() error { return service.StopContainer(t.Context(), c.id, 0) })
+	equal(t, "exit code", c.exited().ExitCode, 137)
+	service = n.Runtime
+	n.killedWhen("r/pods/*/containers/*", false, func() error { return service.RemoveContainer(t.Context(), c.id) })
+	must(t, n.Runtime.RemoveContainer(t.Context(), c.id))
+	equal(t, "containers left", len(p.containers()), 0)
 
 	// And so it is while a pod is removed.
 	for _, milestone := range []string{"r/pods/*/shim.sock", "netns/*", "r/pods/*"} {

@@ -151,6 +151,19 @@ func TestForkBombMeetsItsLimit(t *testing.T) {
 	equal(t, "state", full.status().State, cri.ContainerState_CONTAINER_EXITED)
 }
 
+// The guest's kernel has fewer threads than a container may have processes.
+func TestForkBombLeavesTheAgentWhatItNeeds(t *testing.T) {
+	p := onNode(t).runPod(annotated("a3s.box/memory-mb", "96"))
+	other := p.idle("other")
+	// The shell that cannot go on ends, and leaves a place.
+	bomb := p.shell("bomb", "sh -c 'while sleep 3600 & do :; done'; sleep 3600 & echo full; exec sleep 3600")
+	bomb.says("full")
+	_, _, err := p.Runtime.ExecSync(t.Context(), other.id, []string{"true"}, patience)
+	refused(t, err, codes.ResourceExhausted, "threads-max", other.id)
+	must(t, p.Runtime.StopContainer(t.Context(), bomb.id, 1))
+	other.exec("true")
+}
+
 func TestHugePagesComeFromAPoolOfThePod(t *testing.T) {
 	pages := func(bytes uint64) []*cri.HugepageLimit { return []*cri.HugepageLimit{{PageSize: "2MB", Limit: bytes}} }
 	p := onNode(t).runPod(func(config *cri.PodSandboxConfig) {

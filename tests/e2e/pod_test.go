@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/fixture"
 )
 
 func TestPodIsReadyAndSaysWhatItIs(t *testing.T) {
@@ -197,7 +199,27 @@ func TestTwentyPodsAtOnce(t *testing.T) {
 		equal(t, "hostname", p.idle("main").exec("hostname"), "pod")
 	}
 	equal(t, "distinct addresses", len(addresses), len(pods))
-	together(len(pods), func(i int) { pods[i].remove() })
+
+	// A hundred calls at once that end them, several for each, while containers are still made.
+	service := n.Runtime
+	together(6*len(pods), func(i int) {
+		p := pods[i/6]
+		var err error
+		switch i % 6 {
+		case 0, 1:
+			err = service.StopPodSandbox(t.Context(), p.id)
+		case 2, 3, 4:
+			err = service.RemovePodSandbox(t.Context(), p.id)
+		default:
+			// It comes too early or too late; either way nothing of it is left.
+			if id, err := service.CreateContainer(t.Context(), p.id, fixture.ContainerConfig("late", busybox, "true"), p.config); err == nil {
+				_ = service.StartContainer(t.Context(), id)
+			}
+		}
+		if err != nil {
+			t.Errorf("call %d for pod %s: %v", i%6, p.id, err)
+		}
+	})
 }
 
 // together calls a function n times at once, and waits for all.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -151,4 +152,49 @@ func TestHostPathThatHangsHoldsUpItsOwnContainerOnly(t *testing.T) {
 	for range callers {
 		refused(t, <-created, codes.Internal, silent)
 	}
+}
+
+// Its files come to the guest by the same way as those of other volumes, and of images.
+func TestVolumeThatHangsHoldsUpNoOther(t *testing.T) {
+	n := onNode(t)
+	hung, device := n.loopVolume()
+	well := n.hostDir()
+	p := n.runPod()
+	user := p.idle("user", mounted(bind(hung, "/volume")))
+	other := p.idle("other", mounted(bind(well, "/volume")))
+	user.exec("sh", "-c", "for i in $(seq 16); do : > /volume/$i; done")
+	thaw := freeze(t, hung)
+	user.exec("sh", "-c", "for i in $(seq 16); do echo $i >> /volume/$i & done > /dev/null 2>&1")
+	for i := range 20 {
+		name := fmt.Sprint("file-", i)
+		mustWrite(t, filepath.Join(well, name), name)
+		equal(t, "a file of another volume", other.exec("cat", "/volume/"+name), name)
+	}
+	thaw()
+	for i := range 16 {
+		n.until("the volume's files to be written", func() error {
+			if text := mustRead(t, filepath.Join(hung, fmt.Sprint(i+1))); text == "" {
+				return fmt.Errorf("%d is empty", i+1)
+			}
+			return nil
+		})
+	}
+	must(t, n.Runtime.StopContainer(t.Context(), user.id, 5))
+	must(t, unix.Unmount(hung, 0))
+	run(t, "losetup", "--detach", device)
+}
+
+// freeze lets whoever writes to a file system wait, until it is thawed.
+func freeze(t *testing.T, mountPoint string) (thaw func()) {
+	t.Helper()
+	const freezing, thawing = 0xc0045877, 0xc0045878 // FIFREEZE and FITHAW of linux/fs.h
+	dir, err := os.Open(mountPoint)
+	must(t, err)
+	must(t, unix.IoctlSetInt(int(dir.Fd()), freezing, 0))
+	thaw = sync.OnceFunc(func() {
+		must(t, unix.IoctlSetInt(int(dir.Fd()), thawing, 0))
+		must(t, dir.Close())
+	})
+	t.Cleanup(thaw)
+	return thaw
 }

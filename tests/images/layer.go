@@ -129,6 +129,14 @@ func (l *layer) build() (v1.Layer, error) {
 	return layerOf(l.buffer.Bytes())
 }
 
+// bytes is the stream of a layer that cannot fail.
+func (l *layer) bytes() []byte {
+	if err := l.close(); err != nil {
+		panic(err)
+	}
+	return l.buffer.Bytes()
+}
+
 func (l *layer) close() error {
 	if l.err == nil {
 		l.err = l.tar.Close()

@@ -147,7 +147,8 @@ fn registry_kind(error: &RegistryError) -> ErrorKind {
             StatusCode::FORBIDDEN => ErrorKind::PermissionDenied,
             _ => ErrorKind::Unavailable,
         },
-        RegistryError::Connection { .. }
+        RegistryError::Unreachable { .. }
+        | RegistryError::Connection { .. }
         | RegistryError::Stalled { .. }
         | RegistryError::Protocol { .. }
         | RegistryError::Abandoned => ErrorKind::Unavailable,

@@ -33,6 +33,14 @@ pub fn challenge(data: &[u8]) {
     }
 }
 
+/// A registry's answer that is no document: an error's body, or a header.
+///
+/// # Panics
+/// It could send us to another scheme than HTTP, or from HTTPS to HTTP, or keep us waiting for long.
+pub fn answer(data: &[u8]) {
+    registry::fuzz_answer(data);
+}
+
 /// A `hosts.toml`.
 pub fn hosts_file(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
@@ -48,14 +56,17 @@ pub fn manifest(data: &[u8]) {
 }
 
 #[expect(clippy::panic, reason = "how a fuzz target says what it found")]
-/// An uncompressed layer: what goes to the converter is a tar stream of canonical names.
+/// An uncompressed layer, above the one of the corpus: what goes to the converter is a tar stream of canonical names.
 ///
 /// # Panics
-/// It is not.
+/// It is not, or the layer below cannot be read.
 pub fn layer(data: &[u8]) {
+    let below = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/erofs/small-blocks");
     let mut out = Vec::new();
-    if !layer::fuzz_normalise(data, &mut out, MAX_UNPACKED) {
-        return;
+    match layer::fuzz_normalise(data, &mut out, MAX_UNPACKED, &below) {
+        Err(error @ layer::LayerError::Stored { .. }) => panic!("{error}"),
+        Err(_) => return,
+        Ok(_) => {}
     }
     let mut archive = tar::Archive::new(out.as_slice());
     let entries = archive.entries();
@@ -135,6 +146,7 @@ mod tests {
     fn nothing_that_is_parsed_panics() {
         run("reference", reference);
         run("challenge", challenge);
+        run("answer", answer);
         run("hosts_file", hosts_file);
         run("manifest", manifest);
         run("layer", layer);

@@ -105,6 +105,9 @@ impl Bounds {
                 check(libc::setresgid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
                 check(libc::setresuid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
             }
+            // It is one process, and nothing of it outlives it. After the change of user, which would count this one.
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            check(libc::setrlimit(libc::RLIMIT_NPROC, &raw const none))?;
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             // Wants no_new_privs of whoever is not root.
             if let Some(files) = files {
@@ -163,5 +166,7 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), CONVERTER_ID.to_string(), "{output:?}");
         let (_directory, output) = run("/usr/bin/env", &["/bin/true"]);
         assert!(!output.status.success(), "{output:?}");
+        let (_directory, output) = run("/bin/sh", &["-c", "(echo child); true"]);
+        assert!(output.stdout.is_empty(), "{output:?}");
     }
 }

@@ -1,20 +1,16 @@
 //! The pipeline of one layer.
 
 use std::{
-    io::{self, BufWriter, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, BufWriter, Read},
+    path::PathBuf,
 };
-
-use nix::sys::statvfs::statvfs;
 
 use super::{
     LayerError, Limits, decompress::Decompressed, hash::Hashing, mkfs::Converter, normalise::normalise,
-    output::Outcome, resolve::Below,
+    output::Outcome, resolve::Below, space::SpaceGuard,
 };
 use crate::digest::Digest;
 
-/// Free space is looked at after every so many bytes.
-const SPACE_STEP: u64 = 32 << 20;
 const WRITE_BUFFER: usize = 256 << 10;
 
 /// What is to be converted, and by what.
@@ -68,8 +64,7 @@ fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<Made
     let stream = Decompressed::new(blob).map_err(LayerError::from_read)?;
     let mut tar = Hashing::new(stream, limits.unpacked, || limits.unpacked_error());
     let mut converter = Converter::start(&job.program, &job.directory, limits)?;
-    let sink =
-        SpaceGuard { inner: converter.stdin()?, path: &job.directory, keep: limits.keep_free, unchecked: 0 };
+    let sink = SpaceGuard::new(converter.stdin()?, &job.directory, limits.keep_free);
     let outcome = match normalise(
         &mut tar,
         BufWriter::with_capacity(WRITE_BUFFER, sink),
@@ -90,39 +85,4 @@ fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<Made
     }
     let (file, digest) = converter.finish()?;
     Ok(Made { file, digest, outcome })
-}
-
-/// Refuses to fill the disk.
-pub(crate) fn check_space(path: &Path, needed: u64, keep: u64) -> Result<(), LayerError> {
-    let stat = statvfs(path).map_err(|errno| LayerError::Store {
-        step: "ask for the free space below",
-        path: path.to_owned(),
-        source: errno.into(),
-    })?;
-    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-    let missing = needed.saturating_add(keep).saturating_sub(free);
-    if missing == 0 { Ok(()) } else { Err(LayerError::DiskFull { path: path.to_owned(), missing, keep }) }
-}
-
-struct SpaceGuard<'a, W> {
-    inner: W,
-    path: &'a Path,
-    keep: u64,
-    unchecked: u64,
-}
-
-impl<W: Write> Write for SpaceGuard<'_, W> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if self.unchecked >= SPACE_STEP {
-            check_space(self.path, 0, self.keep).map_err(LayerError::into_io)?;
-            self.unchecked = 0;
-        }
-        let written = self.inner.write(buffer)?;
-        self.unchecked += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

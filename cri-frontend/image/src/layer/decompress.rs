@@ -6,6 +6,8 @@ use flate2::bufread::MultiGzDecoder;
 
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// A frame of zstd that readers skip begins with one of sixteen numbers: some compressors put it first.
+const ZSTD_SKIPPED: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// zstd's own default for its command line: windows up to 128 MiB.
 const ZSTD_WINDOW_LOG: u32 = 27;
 const BUFFER: usize = 64 << 10;
@@ -32,7 +34,8 @@ impl<R: Read> Decompressed<R> {
         if start.starts_with(&GZIP) {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(whole))));
         }
-        if start == ZSTD {
+        let skipped = start.len() == 4 && start[0] & 0xf0 == 0x50 && start[1..] == ZSTD_SKIPPED;
+        if start == ZSTD || skipped {
             let mut decoder = zstd::Decoder::with_buffer(whole)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             return Ok(Self::Zstd(decoder));
@@ -85,7 +88,9 @@ mod tests {
         assert_eq!(unpacked(gzip(b"text")).unwrap(), b"text");
         assert_eq!(unpacked([gzip(b"two "), gzip(b"members")].concat()).unwrap(), b"two members");
         let frame = zstd::encode_all(&b"frame"[..], 3).unwrap();
-        assert_eq!(unpacked([frame.clone(), frame].concat()).unwrap(), b"frameframe");
+        assert_eq!(unpacked([frame.clone(), frame.clone()].concat()).unwrap(), b"frameframe");
+        let skipped = b"\x5e\x2a\x4d\x18\x03\0\0\0abc";
+        assert_eq!(unpacked([skipped.as_slice(), &frame].concat()).unwrap(), b"frame");
         assert_eq!(unpacked(b"no".to_vec()).unwrap(), b"no");
         assert_eq!(unpacked(Vec::new()).unwrap(), b"");
     }

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
+use super::{LayerError, limits::MAX_XATTRS};
+
 /// Numbers up to these fit a ustar header.
 const MAX_ID: u32 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
@@ -25,6 +27,17 @@ pub(super) struct Attributes {
     pub nanoseconds: u32,
     /// Names and values.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// Refuses more extended attributes than anything honest has: each is compared with all others.
+    pub(super) fn check_xattrs(&self) -> Result<(), LayerError> {
+        if self.xattrs.len() <= MAX_XATTRS {
+            return Ok(());
+        }
+        let what = "the extended attributes of an entry";
+        Err(LayerError::Limit { what, limit: MAX_XATTRS as u64, key: "fixed" })
+    }
 }
 
 /// What an entry is.

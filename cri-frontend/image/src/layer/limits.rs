@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use a3s_box_proto::config::Images;
 
 use super::LayerError;
@@ -10,8 +12,12 @@ use super::LayerError;
 pub(super) const MAX_PATH: usize = 4095;
 /// The kernel's NAME_MAX.
 pub(super) const MAX_NAME: usize = 255;
-/// Headers of one entry: long names, PAX records, sparse maps.
-pub(super) const MAX_HEADER: u64 = 4 << 20;
+/// Headers of one entry: long names, PAX records, sparse maps. Go's reader, and so containerd's, has the same bound.
+pub(super) const MAX_HEADER: u64 = 1 << 20;
+/// Names of entries are kept until the layer's end, and targets of links: so many bytes of each.
+pub(super) const MAX_TEXT: usize = 64 << 20;
+/// Extended attributes of one entry: far more than a file system with room for a few KiB of them can have.
+pub(super) const MAX_XATTRS: usize = 1024;
 /// Attributes of directories are kept until the layer's end: all together no more than this.
 pub(super) const MAX_DIRECTORY_XATTRS: usize = 16 << 20;
 /// As many symbolic links a path may lead through as containerd's `fs.RootPath` allows.
@@ -30,7 +36,7 @@ pub(crate) struct Limits {
     pub path_bytes: usize,
     /// Bytes of an extended attribute's value.
     pub xattr_bytes: usize,
-    /// Processor time of the converter, and how long it may keep us waiting.
+    /// Processor time of the converter, and of this side; and how long the converter may keep us waiting.
     pub convert_seconds: u64,
     /// Bytes that stay free in the store's file system.
     pub keep_free: u64,
@@ -91,4 +97,29 @@ impl Limits {
             key: "images.max_layer_entries",
         }
     }
+}
+
+/// The processor time that a layer takes of its thread. Names can be made to cost far more than they are long.
+#[derive(Debug)]
+pub(super) struct Effort {
+    begun: Duration,
+    limits: Limits,
+}
+
+impl Effort {
+    /// Nothing yet.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { begun: thread_time(), limits }
+    }
+
+    /// Refuses more than the limit.
+    pub(super) fn check(&self) -> Result<(), LayerError> {
+        let spent = thread_time().saturating_sub(self.begun);
+        if spent > self.limits.convert_time() { Err(self.limits.time_error()) } else { Ok(()) }
+    }
+}
+
+/// What this thread has had of a processor. Every Linux has this clock.
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -20,12 +20,14 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{LayerError, Limits, confine::confine};
+use super::{LayerError, Limits, confine::confine, space::check_space};
 use crate::digest::Digest;
 
 const MAX_MESSAGE: u64 = 2000;
 const OUTPUT: &str = "layer.erofs";
 const ERRORS: &str = "errors";
+/// It writes the image when it has all of the stream: so often the free space is looked at meanwhile.
+const SPACE_PERIOD: Duration = Duration::from_millis(100);
 
 /// A running converter; killed when dropped.
 pub(super) struct Converter {
@@ -97,10 +99,18 @@ impl Converter {
         let failed = |source| LayerError::Converter { step: "wait for", source };
         let pid = Pid::from_child(&self.child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
-        if !ready(&pidfd, PollFlags::IN, self.limits.convert_time()).map_err(failed)? {
-            return Err(self.limits.time_error());
+        let mut left = self.limits.convert_time();
+        loop {
+            check_space(&self.directory, 0, self.limits.keep_free)?;
+            let period = left.min(SPACE_PERIOD);
+            if ready(&pidfd, PollFlags::IN, period).map_err(failed)? {
+                return self.child.wait().map_err(failed);
+            }
+            left -= period;
+            if left.is_zero() {
+                return Err(self.limits.time_error());
+            }
         }
-        self.child.wait().map_err(failed)
     }
 
     /// The end of what it wrote to its error output, on one line.

@@ -17,10 +17,12 @@ mod path;
 mod pax;
 mod reader;
 pub(crate) mod resolve;
+pub(crate) mod space;
 mod sparse;
 pub(crate) mod stack;
 #[cfg(test)]
 pub(crate) mod tests;
+mod texts;
 mod tree;
 
 use std::{io, path::PathBuf};
@@ -140,14 +142,26 @@ impl LayerError {
     }
 }
 
-/// For the fuzz targets: a layer above nothing.
+/// For the fuzz targets: a layer above a stored one.
+///
+/// # Errors
+/// The layer is refused, or the stored one cannot be read.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn fuzz_normalise(stream: &[u8], out: &mut Vec<u8>, unpacked: u64) -> bool {
-    struct Nothing(stack::Stack);
-    impl resolve::Below for Nothing {
+pub(crate) fn fuzz_normalise(
+    stream: &[u8],
+    out: &mut Vec<u8>,
+    unpacked: u64,
+    stored: &std::path::Path,
+) -> Result<Outcome, LayerError> {
+    struct Stored(stack::Stack);
+    impl resolve::Below for Stored {
         fn stack(&mut self) -> Result<&stack::Stack, LayerError> {
             Ok(&self.0)
         }
+        fn has_unusual_root(&self) -> bool {
+            false
+        }
+        fn tell_unusual_root(&self) {}
     }
     let limits = Limits {
         compressed: u64::MAX,
@@ -155,9 +169,9 @@ pub(crate) fn fuzz_normalise(stream: &[u8], out: &mut Vec<u8>, unpacked: u64) ->
         entries: 10_000,
         path_bytes: 4095,
         xattr_bytes: 65_536,
-        convert_seconds: 1,
+        convert_seconds: 60,
         keep_free: 0,
     };
-    let mut below = Nothing(stack::Stack::default());
-    normalise::normalise(stream, out, &mut below, false, limits).is_ok()
+    let mut below = Stored(stack::Stack::open([(stored, false)].into_iter())?);
+    normalise::normalise(stream, out, &mut below, false, limits)
 }

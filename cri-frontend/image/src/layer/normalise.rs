@@ -24,6 +24,7 @@ const WHITEOUT: &[u8] = b".wh.";
 /// Names that aufs keeps for itself, the opaque marker aside.
 const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
+const USER_XATTR: &[u8] = b"user.";
 
 /// Reads a layer up to the end of the archive, and writes it anew.
 ///
@@ -64,23 +65,18 @@ impl<W: Write> Output<'_, W> {
         }
         let parent = resolve::directory(self, parents)?;
         let place = Place { parent, base, name: &name };
-        match kind(&entry) {
+        match entry.kind {
             EntryType::Directory => self.directory(place, attributes),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.file(place, &attributes, entry, sparse, reader)
             }
-            other => {
-                if entry.size != 0 {
-                    return Err(LayerError::entry(&name, "it has data, which its type cannot have"));
-                }
-                self.special(place, &attributes, &entry, other)
-            }
+            _ => self.special(place, attributes, &entry),
         }
     }
 
     fn root(&mut self, entry: &Entry, attributes: Attributes) -> Result<(), LayerError> {
         // As containerd: whatever else resolves to the root is ignored.
-        if kind(entry) == EntryType::Directory {
+        if entry.kind == EntryType::Directory {
             self.set_root(attributes)?;
         }
         Ok(())
@@ -141,12 +137,14 @@ impl<W: Write> Output<'_, W> {
     fn special(
         &mut self,
         place: Place<'_>,
-        attributes: &Attributes,
+        mut attributes: Attributes,
         entry: &Entry,
-        kind: EntryType,
     ) -> Result<(), LayerError> {
+        // As containerd: Linux has none of these on anything but files and directories, and could not copy them up.
+        attributes.xattrs.retain(|(name, _)| !name.starts_with(USER_XATTR));
+        let attributes = &attributes;
         let device = || device_numbers(entry, place.name);
-        match kind {
+        match entry.kind {
             EntryType::Symlink => self.symlink(place, attributes, &entry.link),
             EntryType::Link => self.hard_link(place, &entry.link),
             // An overlay takes this device for a whiteout wherever it comes from.
@@ -257,12 +255,6 @@ struct Place<'a> {
     parent: NodeId,
     base: &'a [u8],
     name: &'a [u8],
-}
-
-/// The type, with tar's oldest form of a directory told by its slash.
-fn kind(entry: &Entry) -> EntryType {
-    let old_directory = entry.header.as_old().linkflag[0] == 0 && entry.name.ends_with(b"/");
-    if old_directory { EntryType::Directory } else { entry.header.entry_type() }
 }
 
 /// Major and minor, as far as the converter's and the kernel's form of them go.

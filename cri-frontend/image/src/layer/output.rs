@@ -5,13 +5,16 @@ use std::io::{Read, Write};
 use super::{
     LayerError, Limits,
     emit::{Attributes, Body, Emitter},
-    limits::MAX_DIRECTORY_XATTRS,
+    limits::{Effort, MAX_DIRECTORY_XATTRS},
     resolve::Below,
     stack::Lower,
+    texts::Texts,
     tree::{Kind, NodeId, ROOT, Tree},
 };
 
 const DEFAULT_MODE: u32 = 0o755;
+/// The processor's time is looked at after so many entries.
+const EFFORT_STEP: u64 = 16;
 
 /// What was learned of a layer while it was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,9 +43,10 @@ pub(super) struct Output<'a, W> {
     pub tree: Tree,
     emitter: Emitter<W>,
     directories: Vec<Directory>,
-    targets: Vec<Vec<u8>>,
+    targets: Texts,
     below: &'a mut dyn Below,
     limits: Limits,
+    effort: Effort,
     entries: u64,
     unpacked: u64,
     xattr_bytes: usize,
@@ -60,9 +64,10 @@ impl<'a, W: Write> Output<'a, W> {
             tree: Tree::new(),
             emitter: Emitter::new(out),
             directories: vec![root],
-            targets: Vec::new(),
+            targets: Texts::default(),
             below,
             limits,
+            effort: Effort::new(limits),
             entries: 0,
             unpacked: 0,
             xattr_bytes: 0,
@@ -180,15 +185,14 @@ impl<'a, W: Write> Output<'a, W> {
             let what = "bytes of directories' extended attributes";
             return Err(LayerError::Limit { what, limit: MAX_DIRECTORY_XATTRS as u64, key: "fixed" });
         }
-        if let Some(directory) = self.directories.get_mut(index as usize) {
-            for old in std::mem::take(&mut directory.attributes.xattrs) {
-                if !new.xattrs.iter().any(|(name, _)| *name == old.0) {
-                    new.xattrs.push(old);
-                }
+        let Some(directory) = self.directories.get_mut(index as usize) else { return Ok(()) };
+        for old in std::mem::take(&mut directory.attributes.xattrs) {
+            if !new.xattrs.iter().any(|(name, _)| *name == old.0) {
+                new.xattrs.push(old);
             }
-            directory.attributes = new;
         }
-        Ok(())
+        directory.attributes = new;
+        directory.attributes.check_xattrs()
     }
 
     fn attributes_of(&mut self, id: NodeId) -> Option<&mut Directory> {
@@ -203,26 +207,31 @@ impl<'a, W: Write> Output<'a, W> {
         base: &[u8],
         target: &[u8],
     ) -> Result<(), LayerError> {
-        let index = index(self.targets.len(), base)?;
-        self.targets.push(target.to_vec());
+        let index = self.targets.push(target, "bytes of the layer's links' targets")?;
         self.tree.put(parent, base, Kind::Symlink(index)).map(drop)
     }
 
     /// What the stream says of the root directory.
     pub(super) fn set_root(&mut self, attributes: Attributes) -> Result<(), LayerError> {
         self.outcome.has_root = true;
+        if !is_default_root(&attributes) {
+            self.below.tell_unusual_root();
+        }
         self.merge(0, attributes)
     }
 
     /// A symbolic link's target.
     pub(super) fn target(&self, index: u32) -> &[u8] {
-        self.targets.get(index as usize).map_or(b"", Vec::as_slice)
+        self.targets.get(index)
     }
 
     /// Counts one more entry.
     pub(super) fn count(&mut self) -> Result<(), LayerError> {
         self.entries += 1;
-        if self.entries > self.limits.entries { Err(self.limits.entries_error()) } else { Ok(()) }
+        if self.entries > self.limits.entries {
+            return Err(self.limits.entries_error());
+        }
+        if self.entries.is_multiple_of(EFFORT_STEP) { self.effort.check() } else { Ok(()) }
     }
 
     /// Writes an entry without data.
@@ -237,7 +246,7 @@ impl<'a, W: Write> Output<'a, W> {
 
     /// Writes all directories, and ends the stream.
     pub(super) fn finish(mut self, inherit_root: bool) -> Result<Outcome, LayerError> {
-        if inherit_root || self.outcome.depends_on_lower {
+        if inherit_root || self.outcome.depends_on_lower || self.below.has_unusual_root() {
             self.inherit_root()?;
         }
         for (id, index) in self.tree.directories() {
@@ -262,8 +271,12 @@ impl<'a, W: Write> Output<'a, W> {
             return Ok(());
         }
         let Some(root) = self.below.stack()?.root()? else { return Ok(()) };
+        let attributes = root.attributes()?;
+        if is_default_root(&attributes) && !self.outcome.depends_on_lower {
+            return Ok(());
+        }
         self.outcome.depends_on_lower = true;
-        self.merge(0, root.attributes()?)
+        self.merge(0, attributes)
     }
 }
 

@@ -136,7 +136,7 @@ fn push_xattr(attributes: &mut Attributes, key: &[u8], value: &[u8], name: &[u8]
     }
     attributes.xattrs.retain(|(known, _)| known != key);
     attributes.xattrs.push((key.to_vec(), value.to_vec()));
-    Ok(())
+    attributes.check_xattrs()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
+use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::{
     LayerError,
@@ -17,6 +17,8 @@ const BLOCK: u64 = 512;
 pub(super) struct Entry {
     /// The header itself.
     pub header: Header,
+    /// Its type.
+    pub kind: EntryType,
     /// Its name: from PAX, GNU's long name, or the header.
     pub name: Vec<u8>,
     /// Where a link points.
@@ -54,7 +56,7 @@ impl<R: Read> TarReader<R> {
     pub(super) fn next(&mut self) -> Result<Option<Entry>, LayerError> {
         let mut extensions = Extensions::default();
         loop {
-            self.skip(self.left + self.padding)?;
+            self.skip(self.left.saturating_add(self.padding))?;
             let Some(header) = self.header()? else {
                 return if extensions.is_empty() {
                     Ok(None)
@@ -88,13 +90,18 @@ impl<R: Read> TarReader<R> {
         let from_pax = |key| pax::find(&records, key).map(<[u8]>::to_vec);
         let name = extensions.name.or_else(|| from_pax(b"path"));
         let link = extensions.link.or_else(|| from_pax(b"linkpath"));
-        let sparse = if header.entry_type().is_gnu_sparse() { Some(self.sparse_map(&header)?) } else { None };
+        let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = kind(&header, &name);
+        // As Go's reader: no data follows these, whatever a size says.
+        let size = if has_data(kind) { size } else { 0 };
+        let sparse = if kind.is_gnu_sparse() { Some(self.sparse_map(&header)?) } else { None };
         self.left = size;
         self.padding = size.wrapping_neg() % BLOCK;
         Ok(Entry {
-            name: name.unwrap_or_else(|| header.path_bytes().into_owned()),
+            name,
             link: link.or_else(|| header.link_name_bytes().map(Into::into)).unwrap_or_default(),
             header,
+            kind,
             size,
             records,
             sparse,
@@ -172,6 +179,24 @@ fn push_pieces(map: &mut Vec<u64>, pieces: &[GnuSparseHeader]) -> Result<(), Lay
         map.push(piece.length().map_err(LayerError::from_read)?);
     }
     Ok(())
+}
+
+/// The type, with tar's oldest form of a directory told by its slash.
+fn kind(header: &Header, name: &[u8]) -> EntryType {
+    let old_directory = header.as_old().linkflag[0] == 0 && name.ends_with(b"/");
+    if old_directory { EntryType::Directory } else { header.entry_type() }
+}
+
+fn has_data(kind: EntryType) -> bool {
+    !matches!(
+        kind,
+        EntryType::Directory
+            | EntryType::Link
+            | EntryType::Symlink
+            | EntryType::Char
+            | EntryType::Block
+            | EntryType::Fifo
+    )
 }
 
 impl Extensions {

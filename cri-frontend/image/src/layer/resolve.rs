@@ -12,6 +12,12 @@ use super::{
 pub(crate) trait Below {
     /// The layers below, complete.
     fn stack(&mut self) -> Result<&Stack, LayerError>;
+
+    /// Whether a layer below is known by now to have another root directory than the default one. Does not wait.
+    fn has_unusual_root(&self) -> bool;
+
+    /// Tells the layers above that this one has another root directory than the default one.
+    fn tell_unusual_root(&self);
 }
 
 /// A name with its links still to be followed, the next component last.

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::LayerError;
+use super::{LayerError, texts::Texts};
 
 /// A node's number; a parent's is smaller than its children's.
 pub(super) type NodeId = u32;
@@ -29,7 +29,6 @@ pub(super) enum Kind {
 struct Node {
     parent: NodeId,
     name: u32,
-    length: u8,
     kind: Kind,
 }
 
@@ -37,7 +36,7 @@ struct Node {
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    names: Vec<u8>,
+    names: Texts,
     children: HashTable<NodeId>,
     hasher: RandomState,
 }
@@ -46,17 +45,16 @@ impl Tree {
     /// Only the root, a directory with attributes 0.
     pub(super) fn new() -> Self {
         Self {
-            nodes: vec![Node { parent: ROOT, name: 0, length: 0, kind: Kind::Directory(0) }],
-            names: Vec::new(),
+            // Its name is none, and never asked for.
+            nodes: vec![Node { parent: ROOT, name: u32::MAX, kind: Kind::Directory(0) }],
+            names: Texts::default(),
             children: HashTable::new(),
             hasher: RandomState::new(),
         }
     }
 
     fn name(&self, id: NodeId) -> &[u8] {
-        let node = &self.nodes[id as usize];
-        let start = node.name as usize;
-        &self.names[start..start + usize::from(node.length)]
+        self.names.get(self.nodes[id as usize].name)
     }
 
     fn hash(&self, parent: NodeId, name: &[u8]) -> u64 {
@@ -106,19 +104,16 @@ impl Tree {
         let (nodes, names, hasher) = (&self.nodes, &self.names, &self.hasher);
         self.children.insert_unique(hash, id, |id| {
             let node = &nodes[*id as usize];
-            let start = node.name as usize;
-            hasher.hash_one((node.parent, &names[start..start + usize::from(node.length)]))
+            hasher.hash_one((node.parent, names.get(node.name)))
         });
         Ok(id)
     }
 
     fn push(&mut self, parent: NodeId, name: &[u8], kind: Kind) -> Result<NodeId, LayerError> {
-        let full = || LayerError::entry(name, "the layer has more names than can be kept");
-        let id = NodeId::try_from(self.nodes.len()).map_err(|_| full())?;
-        let start = u32::try_from(self.names.len()).map_err(|_| full())?;
-        let length = u8::try_from(name.len()).map_err(|_| full())?;
-        self.names.extend_from_slice(name);
-        self.nodes.push(Node { parent, name: start, length, kind });
+        let full = |_| LayerError::entry(name, "the layer has more names than can be kept");
+        let id = NodeId::try_from(self.nodes.len()).map_err(full)?;
+        let name = self.names.push(name, "bytes of the layer's names")?;
+        self.nodes.push(Node { parent, name, kind });
         Ok(id)
     }
 

@@ -4,7 +4,10 @@
 
 use std::{
     io::{self, BufReader, Read},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::{Buf, Bytes};
@@ -34,6 +37,22 @@ const QUEUE: usize = 8;
 /// The layers up to one, once they are all there.
 type Ready = watch::Receiver<Option<Arc<Vec<StoredLayer>>>>;
 
+/// The lowest layer that is known to have another root directory than the default one. Most layers leave the root out, and
+/// have it made by default at once, because those below are not there yet. Where one of them is known to be unusual, waiting for
+/// them is cheaper than to find out in the end, and fetch the layer again.
+#[derive(Debug)]
+struct UnusualRoot(AtomicUsize);
+
+impl UnusualRoot {
+    fn is_below(&self, layer: usize) -> bool {
+        self.0.load(Ordering::Relaxed) < layer
+    }
+
+    fn tell(&self, layer: usize) {
+        self.0.fetch_min(layer, Ordering::Relaxed);
+    }
+}
+
 /// One layer to be made.
 struct Worker {
     work: Arc<Work>,
@@ -42,7 +61,10 @@ struct Worker {
     layer: Descriptor,
     diff_id: Digest,
     chain_id: Digest,
+    /// Counted from the lowest.
+    index: usize,
     below: Ready,
+    unusual_root: Arc<UnusualRoot>,
 }
 
 /// What lets one worker run, and others not: a place in the pull, and this layer.
@@ -55,6 +77,7 @@ pub(super) async fn make(
     diff_ids: &[Digest],
 ) -> Result<Vec<Lease>, ImageError> {
     let places = Arc::new(Semaphore::new(pull.work.config.parallel_layers));
+    let unusual_root = Arc::new(UnusualRoot(AtomicUsize::new(usize::MAX)));
     let (_, mut below) = watch::channel(Some(Arc::default()));
     let mut team = Team::new(layers.len());
     let mut chain: Option<Digest> = None;
@@ -76,7 +99,9 @@ pub(super) async fn make(
             layer: layer.clone(),
             diff_id: diff_id.clone(),
             chain_id,
+            index,
             below: std::mem::replace(&mut below, ready),
+            unusual_root: unusual_root.clone(),
         };
         team.tasks.spawn(async move { (index, worker.run(turn, done).await) });
     }
@@ -150,7 +175,10 @@ impl Worker {
         done: watch::Sender<Option<Arc<Vec<StoredLayer>>>>,
     ) -> Result<Lease, ImageError> {
         let mut lease = match self.existing().await? {
-            Some(lease) => lease,
+            Some(lease) => {
+                self.look_at_root(&lease).await?;
+                lease
+            }
             None => self.convert(false).await?,
         };
         drop(turn);
@@ -174,6 +202,19 @@ impl Worker {
             None => store.lease(&diff),
         })
         .await?
+    }
+
+    /// Tells the layers above of a layer that was there already.
+    async fn look_at_root(&self, lease: &Lease) -> Result<(), ImageError> {
+        if !lease.layer.facts.has_root {
+            return Ok(());
+        }
+        let layer = [lease.layer.clone()];
+        let default = blocking("a layer's root", move || open(&layer)?.has_default_root()).await?;
+        if !default.map_err(|error| self.failed(error))? {
+            self.unusual_root.tell(self.index);
+        }
+        Ok(())
     }
 
     /// Whether a layer is right above these: one that says nothing about the root directory has the default one.
@@ -234,6 +275,7 @@ impl Worker {
         inherit_root: bool,
     ) -> Result<Result<Lease, ImageError>, ImageError> {
         let (work, below) = (self.work.clone(), self.below.clone());
+        let (index, unusual_root) = (self.index, self.unusual_root.clone());
         let (image, digest, diff_id) = (self.image.clone(), self.layer.digest.clone(), self.diff_id.clone());
         let chain_id = self.chain_id.clone();
         let runtime = Handle::current();
@@ -247,7 +289,7 @@ impl Worker {
                 diff_id: diff_id.clone(),
                 inherit_root,
             };
-            let mut below = Waiting { ready: below, runtime, stack: None };
+            let mut below = Waiting { ready: below, runtime, stack: None, index, unusual_root };
             let copy_to = if keep { Some(work.store.disk().workspace()?) } else { None };
             let (made, blob) = convert_and_keep(&job, blob, &mut below, copy_to)
                 .map_err(|source| ImageError::Layer { image, digest, source })?;
@@ -290,6 +332,8 @@ struct Waiting {
     ready: Ready,
     runtime: Handle,
     stack: Option<Stack>,
+    index: usize,
+    unusual_root: Arc<UnusualRoot>,
 }
 
 impl Below for Waiting {
@@ -300,6 +344,14 @@ impl Below for Waiting {
             self.stack = Some(open(&layers)?);
         }
         self.stack.as_ref().ok_or(LayerError::Lower)
+    }
+
+    fn has_unusual_root(&self) -> bool {
+        self.unusual_root.is_below(self.index)
+    }
+
+    fn tell_unusual_root(&self) {
+        self.unusual_root.tell(self.index);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Manifests and indexes, in OCI's and docker's form.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::platform::Platform;
 use crate::digest::Digest;
@@ -63,7 +63,7 @@ struct Raw {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde_json::Value>,
+    fs_layers: Option<IgnoredAny>,
 }
 
 /// Whether a descriptor's type is an index's.

@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     Credentials, Image, ImageError,
     digest::Digest,
-    layer::{Limits, convert::check_space},
+    layer::{Limits, space::check_space},
     reference::Reference,
     registry::{Registry, RegistryError},
     store::{LayerKey, Lease, NewImage, Store},
@@ -224,7 +224,9 @@ async fn blocking_for_long<T: Send + 'static>(
 /// For the fuzz targets.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz_manifest(body: &[u8], content_type: &str) {
-    let _ = manifest::parse(body, content_type);
+    if let Ok(manifest::Document::Index(list)) = manifest::parse(body, content_type) {
+        let _ = resolve::choose(&list, std::env::consts::ARCH);
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub(super) async fn resolve(pull: &Pull, reference: &Reference) -> Result<Resolv
 }
 
 /// The best for this machine; else an index or image that does not say what it is for.
-fn choose<'a>(list: &'a [Descriptor], machine: &str) -> Option<&'a Descriptor> {
+pub(super) fn choose<'a>(list: &'a [Descriptor], machine: &str) -> Option<&'a Descriptor> {
     let ranked =
         list.iter().filter_map(|entry| Some((platform::rank(entry.platform.as_ref()?, machine)?, entry)));
     let unsaid = || {

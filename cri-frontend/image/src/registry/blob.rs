@@ -1,6 +1,6 @@
 //! Streams a blob, going on where a connection broke.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
@@ -10,15 +10,15 @@ use super::{
     RegistryError,
     client::Registry,
     endpoint::{Endpoint, Get},
-    retry,
-    stall::Progress,
+    retry::Rounds,
+    stall::{LEAST_BYTES, Progress},
 };
 use crate::digest::Digest;
 
 /// Sends a blob's bytes in order. Who receives them checks the digest.
 ///
 /// # Errors
-/// No host gives all of it, or the receiver is gone.
+/// No host gives all of it, also after new connections that each brought something; or the receiver is gone.
 pub(crate) async fn download(
     registry: &Registry,
     digest: &Digest,
@@ -26,16 +26,31 @@ pub(crate) async fn download(
     sender: &Sender<Bytes>,
 ) -> Result<(), RegistryError> {
     let path = format!("blobs/{digest}");
+    let endpoints = registry.pull_endpoints()?;
     let mut blob = Blob { path: &path, size, sent: 0, sender };
-    let mut last = RegistryError::Abandoned;
-    for endpoint in registry.pull_endpoints()? {
-        match blob.from(endpoint).await {
-            Ok(()) => return Ok(()),
-            Err(RegistryError::Abandoned) => return Err(RegistryError::Abandoned),
-            Err(error) => last = error,
+    let mut rounds = Rounds::default();
+    loop {
+        let (before, mut may_pass) = (blob.sent, false);
+        let mut last = RegistryError::Abandoned;
+        for endpoint in &endpoints {
+            let error = match blob.connection(endpoint).await {
+                Ok(()) => return Ok(()),
+                Err(RegistryError::Abandoned) => return Err(RegistryError::Abandoned),
+                Err(error) => error,
+            };
+            let broke = matches!(error, RegistryError::Connection { .. } | RegistryError::Stalled { .. });
+            if broke && blob.sent == size {
+                // All of it is there. The end was lost, which says nothing.
+                return Ok(());
+            }
+            tracing::debug!(%error, blob = blob.path, sent = blob.sent, "a blob's connection broke");
+            may_pass |= error.may_pass(registry.has_answered(), blob.progressed(before));
+            last = error;
+        }
+        if !may_pass || !rounds.another(blob.progressed(before)).await {
+            return Err(last);
         }
     }
-    Err(last)
 }
 
 struct Blob<'a> {
@@ -46,29 +61,12 @@ struct Blob<'a> {
 }
 
 impl Blob<'_> {
-    /// All that is left, from one host, with new connections as long as each brings something.
-    async fn from(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
-        let mut attempt = 0;
-        loop {
-            let before = self.sent;
-            let error = match self.connection(endpoint).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if self.sent > before {
-                attempt = 0;
-            }
-            let Some(wait) =
-                retry::wait_after(attempt, None, SystemTime::now()).filter(|_| error.is_transient())
-            else {
-                return Err(error);
-            };
-            tracing::debug!(%error, blob = self.path, sent = self.sent, "going on with a blob");
-            tokio::time::sleep(wait).await;
-            attempt += 1;
-        }
+    /// Whether so much came that it is worth going on: a byte a connection must not hold a pull for ever.
+    fn progressed(&self, before: u64) -> bool {
+        self.sent - before >= LEAST_BYTES as u64
     }
 
+    /// All that is left, from one host.
     async fn connection(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
         let request = Get { path: self.path, accept: "*/*", offset: self.sent };
         let response = endpoint.get(request).await?;

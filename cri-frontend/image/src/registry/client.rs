@@ -1,6 +1,9 @@
 //! A registry, seen from one pull of one repository.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use a3s_box_proto::config::Images;
 use bytes::Bytes;
@@ -12,6 +15,7 @@ use super::{
     auth_file,
     endpoint::{Endpoint, Get},
     hosts,
+    retry::Rounds,
 };
 use crate::{Credentials, digest::Digest};
 
@@ -35,6 +39,8 @@ pub(crate) struct Fetched {
 pub(crate) struct Registry {
     registry: String,
     endpoints: Vec<Endpoint>,
+    /// One of them has given what was asked for.
+    answered: AtomicBool,
 }
 
 impl Registry {
@@ -63,7 +69,12 @@ impl Registry {
             };
             endpoints.push(Endpoint::new(host, registry, repository, login, patience));
         }
-        Ok(Self { registry: registry.to_owned(), endpoints })
+        Ok(Self { registry: registry.to_owned(), endpoints, answered: AtomicBool::new(false) })
+    }
+
+    /// Whether a host has given what was asked for.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// The hosts that serve blobs and manifests by digest.
@@ -100,7 +111,7 @@ impl Registry {
         Ok(self.fetch(&self.pull_endpoints()?, &path, Some(digest), limit).await?.body)
     }
 
-    /// Asks one host after the other.
+    /// Asks one host after the other, and all of them again where that may help.
     async fn fetch(
         &self,
         endpoints: &[&Endpoint],
@@ -108,19 +119,29 @@ impl Registry {
         digest: Option<&Digest>,
         limit: u64,
     ) -> Result<Fetched, RegistryError> {
-        let mut last = None;
-        for endpoint in endpoints {
-            match fetch_from(endpoint, path, digest, limit).await {
-                Ok(fetched) => return Ok(fetched),
-                Err(error) => {
-                    if endpoints.len() > 1 {
-                        tracing::warn!(%error, path, "a registry host failed, trying the next");
+        let mut rounds = Rounds::default();
+        loop {
+            let (mut last, mut may_pass) = (None, false);
+            for endpoint in endpoints {
+                match fetch_from(endpoint, path, digest, limit).await {
+                    Ok(fetched) => {
+                        self.answered.store(true, Ordering::Relaxed);
+                        return Ok(fetched);
                     }
-                    last = Some(error);
+                    Err(error) => {
+                        if endpoints.len() > 1 {
+                            tracing::warn!(%error, path, "a registry host failed, trying the next");
+                        }
+                        may_pass |= error.may_pass(self.has_answered(), false);
+                        last = Some(error);
+                    }
                 }
             }
+            if !may_pass || !rounds.another(false).await {
+                let none = || RegistryError::NoHost { registry: self.registry.clone(), capability: "pull" };
+                return Err(last.unwrap_or_else(none));
+            }
         }
-        Err(last.unwrap_or(RegistryError::NoHost { registry: self.registry.clone(), capability: "pull" }))
     }
 }
 

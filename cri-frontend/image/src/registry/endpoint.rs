@@ -161,7 +161,9 @@ impl Endpoint {
             }
             // Two schemes are for loopback addresses, or where the hosts file says so.
             match self.send(self.url(scheme, request)?, request, Some(authorization)).await {
-                Err(error @ RegistryError::Connection { .. }) => last = Some(error),
+                Err(error @ (RegistryError::Unreachable { .. } | RegistryError::Connection { .. })) => {
+                    last = Some(error);
+                }
                 result => {
                     self.state.lock().await.scheme = Some(index);
                     return result;
@@ -229,20 +231,32 @@ impl Endpoint {
     }
 }
 
-/// Sends a request to a token server, and reads its answer.
+/// Sends a request to a token server, again if it is busy, and reads its answer.
 pub(super) async fn small_answer(
-    request: RequestBuilder,
+    mut request: RequestBuilder,
     host: &str,
     limit: u64,
     what: &'static str,
 ) -> Result<Bytes, RegistryError> {
     let stalled = || RegistryError::Stalled { host: host.to_owned(), seconds: TOKEN_TIMEOUT.as_secs() };
-    let response = timeout(TOKEN_TIMEOUT, request.send()).await.map_err(|_| stalled())?;
-    let response = response.map_err(|error| RegistryError::connection(host, error))?;
-    if !response.status().is_success() {
-        return Err(refusal(response, host, TOKEN_TIMEOUT).await);
+    let mut attempt = 0;
+    loop {
+        let same = request.try_clone();
+        let response = timeout(TOKEN_TIMEOUT, request.send()).await.map_err(|_| stalled())?;
+        let response = response.map_err(|error| RegistryError::connection(host, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return body(response, host, limit, what, TOKEN_TIMEOUT).await;
+        }
+        let wait = retry::wait_after(attempt, Some(response.headers()), SystemTime::now());
+        let error = refusal(response, host, TOKEN_TIMEOUT).await;
+        let (Some(wait), Some(same)) = (wait.filter(|_| is_transient(status)), same) else {
+            return Err(error);
+        };
+        tokio::time::sleep(wait).await;
+        request = same;
+        attempt += 1;
     }
-    body(response, host, limit, what, TOKEN_TIMEOUT).await
 }
 
 async fn body(
@@ -297,7 +311,7 @@ async fn refusal(mut response: Response, host: &str, patience: Duration) -> Regi
 }
 
 /// `{"errors": [{"code": …, "message": …}]}`.
-fn error_message(body: &[u8]) -> Option<String> {
+pub(super) fn error_message(body: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     let errors = value.get("errors")?.as_array()?.iter().take(3);
     let texts = errors.filter_map(|error| {

@@ -15,6 +15,10 @@ use super::{
     not_found,
 };
 
+/// What may be said of a host.
+const KEYS: [&str; 7] =
+    ["capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"];
+
 /// One host as configured; no address means the registry's own.
 #[derive(Debug, Default)]
 pub(super) struct HostConfig {
@@ -116,8 +120,16 @@ fn directory(certs_dir: &Path, registry: &str) -> Result<Option<PathBuf>, Regist
 /// Reads a `hosts.toml` that stands in a directory.
 pub(super) fn parse(text: &str, directory: &Path) -> Result<Vec<HostConfig>, String> {
     let file: HostsFile = toml::from_str(text).map_err(|error| error.to_string())?;
+    let unknown = |host: &str, key: &str| {
+        tracing::warn!(?directory, host, key, "hosts.toml has a key that is not known");
+    };
+    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    unknown_keys(&table).filter(|key| !matches!(*key, "server" | "host")).for_each(|key| unknown("", key));
     let mut hosts = Vec::new();
     for (address, section) in file.host {
+        if let Some(section) = section.as_table() {
+            unknown_keys(section).for_each(|key| unknown(&address, key));
+        }
         let section: Section =
             section.try_into().map_err(|error: toml::de::Error| format!("host {address:?}: {error}"))?;
         let host = host(Some(&address), section, directory);
@@ -125,6 +137,11 @@ pub(super) fn parse(text: &str, directory: &Path) -> Result<Vec<HostConfig>, Str
     }
     hosts.push(host(file.server.as_deref().filter(|server| !server.is_empty()), file.own, directory)?);
     Ok(hosts)
+}
+
+/// containerd's may learn more than we know, and reads the same file: they are no error.
+fn unknown_keys(section: &toml::Table) -> impl Iterator<Item = &str> {
+    section.keys().map(String::as_str).filter(|key| !KEYS.contains(key))
 }
 
 fn host(address: Option<&str>, section: Section, directory: &Path) -> Result<HostConfig, String> {
@@ -291,6 +308,13 @@ mod tests {
         assert_eq!(hosts[1].tls.clients.len(), 2);
         assert_eq!(hosts[1].tls.skip_verify, Some(true));
         assert_eq!(hosts[1].dial_timeout, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_are_told() {
+        let section = toml::from_str("ca = 'a'\nskip-verify = true\noverride_path = true").unwrap();
+        assert_eq!(unknown_keys(&section).collect::<Vec<_>>(), ["skip-verify"]);
+        assert!(parse("[host.'https://a']\nskip-verify = true", Path::new("/d")).is_ok());
     }
 
     #[test]

@@ -54,7 +54,15 @@ pub enum RegistryError {
         /// "resolve" or "pull".
         capability: &'static str,
     },
-    /// Not reached, or the connection broke.
+    /// Not reached.
+    #[error("{host}: {reason}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// The connection broke.
     #[error("{host}: {reason}")]
     Connection {
         /// The host.
@@ -105,18 +113,22 @@ pub enum RegistryError {
 
 impl RegistryError {
     fn connection(host: &str, error: reqwest::Error) -> Self {
-        Self::Connection { host: host.to_owned(), reason: causes(&error.without_url()) }
+        let (host, unreachable) = (host.to_owned(), error.is_connect());
+        let reason = causes(&error.without_url());
+        if unreachable { Self::Unreachable { host, reason } } else { Self::Connection { host, reason } }
     }
 
     fn protocol(host: &str, reason: impl Into<String>) -> Self {
         Self::Protocol { host: host.to_owned(), reason: reason.into() }
     }
 
-    /// Whether the same request may succeed a little later.
-    fn is_transient(&self) -> bool {
+    /// Whether the same may succeed a little later. What a host answered was asked about again already.
+    fn may_pass(&self, has_answered: bool, progressed: bool) -> bool {
         match self {
-            Self::Connection { .. } | Self::Stalled { .. } => true,
-            Self::Status { status, .. } => is_transient(*status),
+            Self::Connection { .. } => true,
+            // Nobody knows whether there is such a host; one that was there may be starting again.
+            Self::Unreachable { .. } => has_answered,
+            Self::Stalled { .. } => progressed,
             _ => false,
         }
     }
@@ -161,4 +173,29 @@ pub(crate) fn fuzz_challenge(text: &str) {
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz_hosts_file(text: &str) {
     let _ = hosts_file::parse(text, std::path::Path::new("/certs.d/host"));
+}
+
+/// For the fuzz targets.
+///
+/// # Panics
+/// A header leads to another scheme than HTTP, or from HTTPS to HTTP, or makes us wait for long.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_answer(data: &[u8]) {
+    use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+
+    let message = endpoint::error_message(data).map(|message| printable(&message));
+    assert!(message.is_none_or(|message| !message.contains('\n')));
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let headers = HeaderMap::from_iter([(LOCATION, value.clone()), (RETRY_AFTER, value)]);
+    for scheme in ["http", "https"] {
+        let from = reqwest::Url::parse(&format!("{scheme}://registry.example/v2/a/blobs/b"));
+        let target = from.ok().and_then(|from| redirect::target(&from, &headers).ok());
+        assert!(
+            target.is_none_or(
+                |target| target.scheme() == "https" || (target.scheme(), scheme) == ("http", "http")
+            )
+        );
+    }
+    let wait = retry::wait_after(0, Some(&headers), std::time::UNIX_EPOCH);
+    assert!(wait.is_none_or(|wait| wait.as_secs() <= 30));
 }

@@ -10,6 +10,25 @@ pub(super) const MAX_ATTEMPTS: u32 = 4;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
+/// Rounds over all hosts of a registry.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    fruitless: u32,
+}
+
+impl Rounds {
+    /// Waits before another round. False if there were enough that brought nothing.
+    pub(super) async fn another(&mut self, progressed: bool) -> bool {
+        if progressed {
+            self.fruitless = 0;
+        }
+        let Some(wait) = wait_after(self.fruitless, None, SystemTime::now()) else { return false };
+        self.fruitless += 1;
+        tokio::time::sleep(wait).await;
+        true
+    }
+}
+
 /// The wait after the given attempt, counted from 0; nothing if it is better to give up.
 pub(super) fn wait_after(attempt: u32, headers: Option<&HeaderMap>, now: SystemTime) -> Option<Duration> {
     if attempt + 1 >= MAX_ATTEMPTS {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Less than this in one period is no progress: one byte now and then must not hold a pull for ever.
-const LEAST_BYTES: usize = 4096;
+pub(super) const LEAST_BYTES: usize = 4096;
 
 /// Counts what comes while we wait for it; time in which nobody was ready to take data does not count.
 #[derive(Debug)]

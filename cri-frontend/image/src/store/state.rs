@@ -151,11 +151,12 @@ impl Store {
 
     /// Makes an image known under a name, which another one may lose; blocks.
     pub(crate) fn add(&self, new: NewImage) -> Result<Image, ImageError> {
+        // From here on: a removal that has begun would take the files of an image that it does not know yet.
+        let _change = self.change();
         for (digest, body) in &new.manifests {
             self.disk.add_file(&self.disk.manifest(digest), body)?;
         }
         self.disk.add_file(&self.disk.config(&new.id), &new.config)?;
-        let _change = self.change();
         for blob in &new.kept {
             self.disk.move_in(&KeptBlob::file(&blob.workspace), &self.disk.blob(&blob.digest))?;
         }
@@ -379,4 +380,42 @@ fn sweep(disk: &Disk, records: &BTreeMap<Digest, Record>) -> Result<(), ImageErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> NewImage {
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let manifest = Digest::of(b"manifest");
+        NewImage {
+            id: Digest::of(config),
+            config: config.to_vec(),
+            parsed: serde_json::from_slice(config).unwrap(),
+            manifests: vec![(manifest.clone(), b"manifest".to_vec())],
+            reference: Reference::parse("x").unwrap(),
+            target: manifest,
+            layers: Vec::new(),
+            blobs: Vec::new(),
+            kept: Vec::new(),
+            size: 0,
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_added_while_it_is_removed_has_its_files_or_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), &[]).unwrap();
+        for _ in 0..40 {
+            store.add(image()).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| store.remove("x").unwrap());
+                scope.spawn(|| store.add(image()).unwrap());
+            });
+            let found = store.find("x").unwrap().is_some();
+            let files = [store.disk.config(&image().id), store.disk.manifest(&image().target)];
+            assert_eq!(files.map(|file| file.exists()), [found; 2]);
+        }
+    }
 }

@@ -173,13 +173,53 @@ async fn wrong_lengths_and_digests_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_in_time() {
-    let server = Server::start(|_| Reply { length: Some(10), hang: true, ..Reply::new(200, "{") }).await;
-    let mut home = Home::new();
-    home.config.progress_timeout_s = 1;
-    let error = home.open().await.pull(&format!("{}/r:t", server.address), None).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("images.progress_timeout_s"), "{error}");
+async fn silence_and_trickles_end_in_time() {
+    let silent = |_: &Request| Reply { length: Some(10), hang: true, ..Reply::new(200, "{") };
+    let content = content();
+    let trickling = move |request: &Request| {
+        let reply = content.reply(request);
+        if !is_blob(request) || reply.body.len() < 100_000 {
+            return reply;
+        }
+        Reply { length: Some(reply.body.len()), trickle: true, body: reply.body[..1000].to_vec(), ..reply }
+    };
+    for server in [Server::start(silent).await, Server::start(trickling).await] {
+        let mut home = Home::new();
+        home.config.progress_timeout_s = 1;
+        let error = home.open().await.pull(&format!("{}/r:t", server.address), None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("images.progress_timeout_s"), "{error}");
+        home.empties().await;
+    }
+}
+
+/// Manifest, configuration, two layers.
+const REQUESTS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_anywhere_is_made_again() {
+    for number in 0..REQUESTS {
+        let broken = nth(|_| true, number);
+        let (result, requests) =
+            pull(move |request, reply| if broken(request) { Reply { cut: Some(5), ..reply } } else { reply })
+                .await;
+        result.unwrap();
+        assert_eq!(requests.len(), REQUESTS + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_speaks_no_http_is_an_error() {
+    let pulls = (0..REQUESTS).map(|number| {
+        let seen = AtomicUsize::new(0);
+        pull(move |_, reply| {
+            let garbage = seen.fetch_add(1, Ordering::SeqCst) >= number;
+            if garbage { Reply { raw: true, ..Reply::new(0, "\0\u{ff}SSH-2.0\r\n\r\n") } } else { reply }
+        })
+    });
+    for (result, _) in futures::future::join_all(pulls).await {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,42 @@ async fn tokens_are_fetched_used_and_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_server_that_is_busy_is_asked_again_and_one_that_makes_no_sense_is_not() {
+    for (answer, works) in [
+        (r#"{"access_token":"good"}"#, true),
+        (r#"{"token":["secret"]}"#, false),
+        ("\0", false),
+        ("{}", false),
+    ] {
+        let (content, asked) = (content(), AtomicUsize::new(0));
+        let server = Server::start(move |request: &Request| {
+            if request.target.starts_with("/token") {
+                return match asked.fetch_add(1, Ordering::SeqCst) {
+                    0 => Reply::new(503, "").with("retry-after", "0"),
+                    _ => Reply::new(200, answer),
+                };
+            }
+            if request.header("authorization") == Some("Bearer good") {
+                return content.reply(request);
+            }
+            let host = request.header("host").unwrap_or_default();
+            Reply::new(401, "").with("www-authenticate", format!(r#"Bearer realm="http://{host}/token""#))
+        })
+        .await;
+        let home = Home::new();
+        let pulled = home.open().await.pull(&format!("{}/team/r:t", server.address), Some(password())).await;
+        assert_eq!(pulled.is_ok(), works, "{answer:?}");
+        if let Err(error) = pulled {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("token server") && !shown.contains("secret"), "{shown}");
+        }
+        let tokens = server.requests().iter().filter(|request| request.target.starts_with("/token")).count();
+        assert_eq!(tokens, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn identity_and_registry_tokens_work() {
     for credentials in [
         Credentials { identity_token: "refresh/".into(), ..Credentials::default() },

@@ -41,6 +41,8 @@ pub(super) struct Reply {
     pub hang: bool,
     /// After the body comes one byte now and then, for ever.
     pub trickle: bool,
+    /// The body comes without HTTP's words before it, and nothing after it.
+    pub raw: bool,
 }
 
 impl Reply {
@@ -98,6 +100,9 @@ async fn serve(
     while let Some(request) = read(&mut stream).await? {
         let reply = handler(&request);
         seen.lock().unwrap().push(request);
+        if reply.raw {
+            return stream.write_all(&reply.body).await;
+        }
         let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
         for (name, value) in &reply.headers {
             head.push_str(&format!("{name}: {value}\r\n"));

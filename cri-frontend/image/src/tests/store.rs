@@ -283,19 +283,32 @@ async fn pulls_at_once_fetch_each_blob_once_and_survive_a_caller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_nobody_waits_for_stops_and_leaves_nothing() {
     let mut content = Content::default();
-    content.image("r", "t", &[layer_of("a", &[1; 100_000])]);
+    let layer = layer_of("a", &[1; 100_000]);
+    let blob = format!("/v2/r/blobs/{}", Digest::of(&layer.0));
+    content.image("r", "t", &[layer]);
+    let target = blob.clone();
     let server = Server::start(move |request| {
         let reply = content.reply(request);
-        let hang = request.target.contains("/blobs/")
-            && reply.headers.iter().any(|(_, kind)| kind.ends_with("octet-stream"));
-        Reply { hang, length: hang.then_some(reply.body.len() + 1), ..reply }
+        if request.target != target {
+            return reply;
+        }
+        Reply { hang: true, length: Some(reply.body.len()), body: reply.body[..50].to_vec(), ..reply }
     })
     .await;
     let home = Home::new();
     let store = home.open().await;
     let name = format!("{}/r:t", server.address);
-    let pulled = tokio::time::timeout(std::time::Duration::from_millis(300), store.pull(&name, None)).await;
-    assert!(pulled.is_err());
+    tokio::select! {
+        pulled = store.pull(&name, None) => panic!("it ended: {pulled:?}"),
+        // Its converter runs, too.
+        () = async {
+            while !server.requests().iter().any(|request| request.target == blob)
+                || !home.files().iter().any(|file| file.ends_with("mkfs/errors"))
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
     home.empties().await;
 }
 
@@ -352,6 +365,30 @@ async fn a_shared_layer_does_not_hide_the_root_directory_of_another_image() {
         tops.push(fs::metadata(top).unwrap().ino());
     }
     assert!(tops[0] != tops[1] && tops[1] != tops[2] && tops[0] != tops[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_above_an_unusual_root_directory_are_fetched_once() {
+    let layers = [
+        layer_with_root(Some(0o555), "a", b"a"),
+        layer_of("b", b"b"),
+        layer_of("c", b"c"),
+        layer_of("d", b"d"),
+    ];
+    let mut content = Content::default();
+    content.image("r", "t", &layers);
+    content.image("r", "more", &[layers.as_slice(), &[layer_of("e", b"e")]].concat());
+    let server = Server::start(content.serve()).await;
+    let mut home = Home::new();
+    // So that the lowest one is known before the next one ends.
+    home.config.parallel_layers = 1;
+    let store = home.open().await;
+    for (tag, blobs) in [("t", 1 + 4), ("more", 1 + 4 + 1 + 1)] {
+        let image = store.pull(&format!("{}/r:{tag}", server.address), None).await.unwrap();
+        assert_eq!(layer::tests::root_mode(image.layers.last().unwrap()), 0o555);
+        let asked = server.requests().iter().filter(|request| request.target.contains("/blobs/")).count();
+        assert_eq!(asked, blobs, "{tag}: configurations, and each layer once");
+    }
 }
 
 #[test]

@@ -4,11 +4,13 @@
 use std::{
     convert::Infallible,
     fs::File,
+    io::Read,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use nix::{
-    sys::statfs::fstatfs,
+    fcntl::{OFlag, openat},
+    sys::{stat::Mode, statfs::fstatfs},
     unistd::{fchown, setresgid, setresuid, setsid},
 };
 
@@ -17,9 +19,12 @@ use super::{
     create::adjust_oom_score,
     message::{During, Exec, Failure, Reply, reply},
 };
-use crate::sys::{
-    process::{self, Fork},
-    tty,
+use crate::{
+    cgroup::limit_of,
+    sys::{
+        process::{self, Fork},
+        tty,
+    },
 };
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
@@ -38,7 +43,7 @@ pub fn run(request: &Exec, mut fds: impl Iterator<Item = OwnedFd>, replies: &Own
     process::join_namespaces(&init, request.namespaces & !cgroup_namespace)
         .during("enter the container's namespaces")?;
     // SAFETY: a worker has one thread. A second process is needed: only children are in the PID namespace.
-    match unsafe { process::fork_into_cgroup(&cgroup) }.map_err(|error| refusal(&error))? {
+    match unsafe { process::fork_into_cgroup(&cgroup) }.map_err(|error| refusal(&error, &cgroup))? {
         Fork::Parent(pid) => reply(replies, &Reply::Made(pid), None).during("reply"),
         Fork::Child => {
             let joined = process::join_namespaces(&init, cgroup_namespace)
@@ -53,15 +58,29 @@ pub fn run(request: &Exec, mut fds: impl Iterator<Item = OwnedFd>, replies: &Own
     }
 }
 
-/// Why there is no further process: of the kernel's two reasons for EAGAIN, the container's own limit is the one that is
-/// ever met.
-fn refusal(error: &std::io::Error) -> Failure {
-    let full = error.raw_os_error() == Some(libc::EAGAIN);
+/// Why there is no further process: the kernel's EAGAIN means the container's own limit, or that of all the pod's containers.
+fn refusal(error: &std::io::Error, cgroup: &OwnedFd) -> Failure {
     let step = "fork into the container's cgroup";
-    if full {
-        return Failure::exhausted(step, &"the container has as many processes as it may (pids.max)");
+    if error.raw_os_error() != Some(libc::EAGAIN) {
+        return Failure::new(step, error);
     }
-    Failure::new(step, error)
+    let cause = if is_full(cgroup) {
+        "the container has as many processes as it may (pids.max)"
+    } else {
+        "the pod has as many processes as its guest may (kernel.threads-max)"
+    };
+    Failure::exhausted(step, &cause)
+}
+
+/// By descriptor: paths are the container's by now.
+fn is_full(cgroup: &OwnedFd) -> bool {
+    let number = |name: &str| {
+        let file = openat(cgroup, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let mut text = String::new();
+        File::from(file).read_to_string(&mut text).ok()?;
+        limit_of(&text)
+    };
+    number("pids.max").is_some_and(|most| number("pids.current").is_some_and(|now| now >= most))
 }
 
 /// In the order of privileges: what needs them comes before they go.

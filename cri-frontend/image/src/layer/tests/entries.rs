@@ -85,6 +85,34 @@ fn pax_decides_the_size_as_it_does_for_everybody_else() {
 }
 
 #[test]
+fn only_files_have_data_whatever_a_size_says() {
+    let sized = |header: &mut Header| header.set_size(1 << 20);
+    let mut image = Image::new();
+    let mut tar = Tar::default().file("file", "f").entry("d", EntryType::Directory, sized, b"");
+    for (name, kind) in [("hard", EntryType::Link), ("soft", EntryType::Symlink)] {
+        let link = |header: &mut Header| {
+            sized(header);
+            header.as_old_mut().linkname[..4].copy_from_slice(b"file");
+        };
+        tar = tar.entry(name, kind, link, b"");
+    }
+    image.add(tar.pax(&[("size", b"18446744073709551615")]).dir("huge", 0o755, 0).file("last", "l"));
+    assert_eq!(image.show("hard"), "100644 0:0 \"f\"");
+    assert_eq!(image.show("soft"), "120777 0:0 -> file");
+    assert_eq!(image.show("last"), "100644 0:0 \"l\"");
+}
+
+#[test]
+fn attributes_that_linux_has_of_files_and_directories_only_are_dropped_elsewhere() {
+    let attributes: &[(&str, &[u8])] =
+        &[("SCHILY.xattr.user.a", b"1"), ("SCHILY.xattr.security.selinux", b"label")];
+    let mut image = Image::new();
+    image.add(Tar::default().pax(attributes).symlink("link", "x").pax(attributes).dir("dir", 0o755, 0));
+    assert_eq!(image.xattrs("link").keys().collect::<Vec<_>>(), ["security.selinux"]);
+    assert_eq!(image.xattrs("dir").len(), 2);
+}
+
+#[test]
 fn long_and_strange_names_arrive() {
     let deep = format!("{}/{}", "d".repeat(255), "e".repeat(255));
     let mut image = Image::new();

@@ -35,6 +35,11 @@ fn a_root_directory_is_inherited() {
     assert!(outcome.depends_on_lower);
     let root = image.stack().root().unwrap().unwrap().attributes().unwrap();
     assert_eq!((root.mode, root.uid), (0o711, 9));
+    // Nor must it be said, where a layer below is known to be unusual.
+    image.inherit_root = false;
+    assert!(image.add(Tar::default().file("y", "")).depends_on_lower);
+    assert!(!image.add(Tar::default().dir("./", 0o755, 0)).depends_on_lower);
+    assert!(!image.add(Tar::default().file("z", "")).depends_on_lower);
 }
 
 #[test]

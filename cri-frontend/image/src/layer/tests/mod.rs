@@ -17,6 +17,7 @@ use tar::{EntryType, Header};
 use super::{
     LayerError, Limits,
     convert::{Job, Made, convert},
+    normalise::normalise,
     output::Outcome,
     resolve::Below,
     stack::Stack,
@@ -105,6 +106,12 @@ impl Tar {
         self.entry("pax", EntryType::XHeader, |_| {}, &data)
     }
 
+    fn raw(mut self, block: &[u8]) -> Self {
+        self.0.extend_from_slice(block);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
     fn done(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
@@ -125,6 +132,12 @@ impl Below for Ready {
     fn stack(&mut self) -> Result<&Stack, LayerError> {
         Ok(&self.0)
     }
+
+    fn has_unusual_root(&self) -> bool {
+        !self.0.has_default_root().unwrap()
+    }
+
+    fn tell_unusual_root(&self) {}
 }
 
 pub(crate) fn limits() -> Limits {

@@ -55,7 +55,12 @@ fn what_cannot_be_is_refused_by_name() {
         (Tar::default().pax(&[("uid", b"4294967296")]).file("x", ""), vec!["owner"]),
         (Tar::default().pax(&[("size", b"-1")]).file("x", ""), vec!["size"]),
         (Tar::default().pax(&[]).pax(&[]).file("x", ""), vec!["two extension headers"]),
-        (Tar::default().entry("s", EntryType::Symlink, |_| {}, b"data"), vec!["has data"]),
+        (Tar::default().entry("s", EntryType::Symlink, |_| {}, b"data"), vec!["target"]),
+        (Tar::default().symlink("s", "t").raw(b"data"), vec!["cannot read the layer"]),
+        (
+            Tar::default().pax(&[("size", b"18446744073709551615")]).file(".wh..wh.aufs", ""),
+            vec!["ends within"],
+        ),
         (Tar::default().entry("q", EntryType::new(b'Q'), |_| {}, b""), vec!["'Q'"]),
     ] {
         let message = Image::new().refused(tar);
@@ -96,9 +101,29 @@ fn limits_hold_and_say_their_key() {
     let message = image.refused(Tar::default().pax(&[("SCHILY.xattr.user.a", b"123456")]).file("a", ""));
     assert!(message.contains("images.max_xattr_bytes"), "{message}");
 
+    let names: Vec<String> = (0..1025).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
+    let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), b"1".as_slice())).collect();
+    image.limits = limits();
+    for tar in [
+        Tar::default().pax(&records).file("a", ""),
+        Tar::default().pax(&records[..600]).dir("a", 0o755, 0).pax(&records[600..]).dir("a", 0o755, 0),
+    ] {
+        let message = image.refused(tar);
+        assert!(message.contains("extended attributes of an entry"), "{message}");
+    }
+
     image.limits = Limits { convert_seconds: 0, ..limits() };
     let message = image.refused(Tar::default().file("a", ""));
     assert!(message.contains("images.max_convert_s"), "{message}");
+    // This side's own time, too: the converter gets nothing here.
+    let names = (0..100).fold(Tar::default(), |tar, number| tar.file(&number.to_string(), "")).done();
+    let mut below = Ready(Stack::default());
+    let error = normalise(names.as_slice(), io::sink(), &mut below, false, image.limits).unwrap_err();
+    assert!(error.to_string().contains("images.max_convert_s"), "{error}");
+
+    image.limits = Limits { keep_free: 1 << 50, ..limits() };
+    let message = image.refused(Tar::default().file("a", ""));
+    assert!(message.contains("images.keep_free_mb"), "{message}");
 
     image.limits = Limits { compressed: 100, ..limits() };
     let message = image.refused(Tar::default().file("a", ""));
