@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,8 @@ func walk(ctx context.Context, node *fixture.Node) error {
 	c.do("info")
 	c.do("pull", images.Busybox)
 	c.do("images")
+	events, stop := c.events()
+	defer stop()
 	pod := c.do("runp", podFile)
 	c.do("pods")
 	id := c.do("create", pod, containerFile, podFile)
@@ -42,6 +45,9 @@ func walk(ctx context.Context, node *fixture.Node) error {
 	c.eventually("hello from crictl", "logs", id)
 	c.expect("a3s-box", "exec", "--sync", id, "uname", "-r")
 	c.do("stats", id)
+	c.expect("walk", "statsp", pod)
+	c.expect("container_memory_working_set_bytes", "metricsp")
+	c.expect("accelerator", "inspectp", pod)
 	c.do("update", "--memory", "100663296", "--cpu-quota", "40000", "--cpu-period", "100000", id)
 	c.expect("100663296", "inspect", id)
 	c.expect("40000 100000", "exec", "--sync", id, "cat", "/sys/fs/cgroup/cpu.max")
@@ -49,6 +55,9 @@ func walk(ctx context.Context, node *fixture.Node) error {
 	c.do("rm", id)
 	c.do("stopp", pod)
 	c.do("rmp", pod)
+	if told := events(); c.err == nil && !strings.Contains(told, "CONTAINER_STARTED_EVENT") {
+		c.err = fmt.Errorf("crictl events: no start in %q", told)
+	}
 	return c.err
 }
 
@@ -86,6 +95,24 @@ func (c *crictl) do(arguments ...string) string {
 		c.err = fmt.Errorf("crictl %s: %w", strings.Join(arguments, " "), err)
 	}
 	return strings.TrimSpace(string(output))
+}
+
+// events listens to what happens, and tells what it has heard when asked to.
+func (c *crictl) events() (heard func() string, stop func()) {
+	ctx, stop := context.WithCancel(c.ctx)
+	command := exec.CommandContext(ctx, "crictl", "--config", c.config, "events")
+	var output bytes.Buffer
+	command.Stdout = &output
+	if err := command.Start(); err != nil {
+		c.err = fmt.Errorf("crictl events: %w", err)
+		return func() string { return "" }, stop
+	}
+	return func() string {
+		stop()
+		_ = command.Wait()
+		fmt.Print("==> crictl events\n" + output.String())
+		return output.String()
+	}, stop
 }
 
 // expect is do with a word that the output must have.
