@@ -215,7 +215,7 @@ func evilRegistries(t *testing.T, elsewhere *elsewhere) []*misdeed {
 		{name: "bad-challenge", does: always(http.StatusUnauthorized, "WWW-Authenticate", `Bearer realm="`), code: codes.Unauthenticated, words: []string{"401"}},
 		{name: "bad-realm", does: always(http.StatusUnauthorized, "WWW-Authenticate", `Bearer realm="file:///etc/shadow"`), code: codes.Unavailable, words: []string{"token server"}},
 		{name: "forbidden", does: always(http.StatusForbidden, "X", "x"), code: codes.PermissionDenied, words: []string{"403"}},
-		{name: "absent", does: always(http.StatusNotFound, "X", "x"), code: codes.NotFound, words: []string{"404"}},
+		{name: "not-found", does: always(http.StatusNotFound, "X", "x"), code: codes.NotFound, words: []string{"404"}},
 		{name: "busy", does: always(http.StatusTooManyRequests, "Retry-After", "86400"), code: codes.Unavailable, words: []string{"429"}},
 		{name: "fails", does: always(http.StatusInternalServerError, "X", "x"), code: codes.Unavailable, words: []string{"500"}},
 		{name: "circles", does: circles, code: codes.Unavailable, words: []string{"circles"}},
