@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -89,7 +90,7 @@ func pod(ctx context.Context, node *fixture.Node, address string) error {
 	return nil
 }
 
-// printLogs prints the log files of the containers that are left.
+// printLogs prints the log files of the containers that are left, and removes them: what asked for a log owns it, not the runtime.
 func printLogs(ctx context.Context, node *fixture.Node) error {
 	containers, err := node.Runtime.ListContainers(ctx, nil)
 	if err != nil {
@@ -100,11 +101,15 @@ func printLogs(ctx context.Context, node *fixture.Node) error {
 		if err != nil {
 			return fmt.Errorf("status of the container: %w", err)
 		}
-		text, err := os.ReadFile(response.Status.LogPath)
+		path := response.Status.LogPath
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("the container's log: %w", err)
 		}
-		fmt.Printf("    %s\n    %s\n", response.Status.LogPath, strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", "\n    "))
+		fmt.Printf("    %s\n    %s\n", path, strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", "\n    "))
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("remove the container's log: %w", err)
+		}
 	}
 	return nil
 }
