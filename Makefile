@@ -14,7 +14,7 @@ demo: ## run a pod in its own MicroVM, with all that this needs
 	@packaging/steps demo setup stage show
 
 test: ## run all checks and tests, with all that these need
-	@packaging/steps test setup fmt clippy helpers unit guest stage e2e
+	@packaging/steps test setup fmt clippy helpers unit guest stage show e2e
 
 setup: ## install Debian packages; check for Rust and Go
 	@packaging/setup/toolchains
