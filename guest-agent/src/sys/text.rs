@@ -1,5 +1,5 @@
 //! The agent's own code in huge pages. The processes that become containers' are copies of the agent, and each maps the code that it
-//! runs anew: two entries instead of a thousand, and as many fewer to take down.
+//! runs anew: two entries instead of up to a thousand, and as many fewer to take down.
 //!
 //! The linker's `max-page-size` puts the code where its addresses and its places in the file agree up to 2 MiB.
 
