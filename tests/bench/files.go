@@ -33,7 +33,7 @@ const (
 	// Bounds one measurement in the guest.
 	filesPatience = 110 * time.Second
 
-	stackRounds = 6
+	stackRounds = 10
 )
 
 // files compares the files of an image with the same on plain virtio-fs, and on a disk that holds the image's layer, in one container

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"a3s.box/tests/images"
@@ -48,6 +49,7 @@ func (b *bench) compare(ctx context.Context, m metric, ours string, runc *bench,
 	if err != nil {
 		return fmt.Errorf("runc: %w", err)
 	}
+	fmt.Fprintf(os.Stderr, "  %s: %s, with runc %s\n", m.name, here.Round(time.Millisecond), there.Round(time.Millisecond))
 	b.add(m, float64(here)/float64(there))
 	return nil
 }

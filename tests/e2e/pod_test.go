@@ -157,6 +157,22 @@ func TestGuestRunsAKernelOfItsOwn(t *testing.T) {
 	equal(t, "files in huge pages", strings.Fields(c.exec("grep", "ShmemHugePages", "/proc/meminfo"))[1], "4096")
 }
 
+// The host writes to the guest's memory where an emulated processor does not see it: what it has translated of the program that was
+// there before must not run.
+func TestProgramsRunInMemoryThatHeldOthers(t *testing.T) {
+	const programs = `ln -s usr/lib /host/lib; ln -s usr/lib64 /host/lib64
+		for round in 1 2 3; do
+			for program in ls sed sort tar bash perl diff grep; do
+				chroot /host /usr/bin/$program --version >/dev/null || echo "round $round: $program: exit code $?"
+			done
+			echo 3 >/proc/sys/vm/drop_caches
+		done`
+	c := onNode(t).runPod(privilegedPod).idle("main", privileged, func(config *cri.ContainerConfig) {
+		config.Mounts = []*cri.Mount{{HostPath: "/usr", ContainerPath: "/host/usr", Readonly: true}}
+	})
+	equal(t, "programs that failed", c.exec("sh", "-c", programs), "")
+}
+
 func TestContainersShareThePodsNamespacesButNotTheirProcesses(t *testing.T) {
 	n := onNode(t)
 	p := n.runPod()

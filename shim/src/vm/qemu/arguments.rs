@@ -141,8 +141,8 @@ fn kernel_arguments(plan: &Plan) -> String {
         // Nor does it get back the memory of code that ran once: packaging/kernel/patches says why.
         line += " keepinittext";
         // virtiofsd writes to the guest's memory behind QEMU's back, which so goes on to run the translation of what
-        // was there before: programs crash. A page that the guest itself clears when it takes it has none.
-        line += " init_on_alloc=1";
+        // was there before: programs crash. A page that the guest itself cleared before has none.
+        line += " clear_page_cache";
     }
     line
 }
@@ -177,7 +177,7 @@ mod tests {
             "-accel tcg,tb-size=64 -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc,-la57",
             "-smp 1 -m 320M",
             "memory-backend-memfd,id=memory,size=320M,share=on",
-            "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check tsc=reliable keepinittext init_on_alloc=1",
+            "tsc_early_khz=2596134 lapic_timer_khz=1000000 no_timer_check tsc=reliable keepinittext clear_page_cache",
             "-kernel /proc/self/fd/15 -initrd /proc/self/fd/16",
             "-add-fd fd=12,set=1",
             "elevateprivileges=deny,spawn=deny",
