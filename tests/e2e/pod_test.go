@@ -161,8 +161,8 @@ func TestGuestRunsAKernelOfItsOwn(t *testing.T) {
 // there before must not run.
 func TestProgramsRunInMemoryThatHeldOthers(t *testing.T) {
 	const programs = `ln -s usr/lib /host/lib; ln -s usr/lib64 /host/lib64
-		for round in 1 2 3; do
-			for program in ls sed sort tar bash perl diff grep; do
+		for round in 1 2; do
+			for program in ls sed tar bash perl grep; do
 				chroot /host /usr/bin/$program --version >/dev/null || echo "round $round: $program: exit code $?"
 			done
 			echo 3 >/proc/sys/vm/drop_caches
