@@ -97,11 +97,17 @@ func TestBrokenKernelIsReportedAndUndone(t *testing.T) {
 	kernel := filepath.Join(t.TempDir(), "vmlinux")
 	must(t, os.WriteFile(kernel, []byte("no kernel"), 0o644))
 	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.kernel": kernel, "vm.boot_timeout_s": 3}})
-	if _, err := n.tryPod(""); err == nil {
-		t.Error("a pod runs")
-	} else {
-		contains(t, "the error", err.Error(), "tcg")
-	}
+	_, err := n.tryPod("")
+	refused(t, err, codes.Internal, "booting the guest failed (accelerator tcg)", "qemu")
+}
+
+// What a guest says that gives up reaches whoever asked for the pod, and nobody waits for its agent.
+func TestGuestThatDoesNotBootIsQuotedAndUndone(t *testing.T) {
+	initramfs := filepath.Join(t.TempDir(), "initramfs.cpio")
+	must(t, os.WriteFile(initramfs, []byte("no archive"), 0o644))
+	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.initramfs": initramfs}})
+	_, err := n.tryPod("")
+	refused(t, err, codes.Internal, "booting the guest failed (accelerator tcg)", "the guest's console ends with", "Kernel panic")
 }
 
 // virtualizes tells whether the processor runs stock guests under KVM.
@@ -126,11 +132,9 @@ func TestForcedKVMThatHangsIsReportedAndUndone(t *testing.T) {
 		t.Skip("this machine has KVM that works")
 	}
 	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.accelerator": "kvm", "vm.boot_timeout_s": 3}})
-	if _, err := n.tryPod(""); err == nil {
-		t.Error("a pod runs")
-	} else {
-		contains(t, "the error", err.Error(), "kvm")
-	}
+	n.notReady("RuntimeReady", "KVM cannot be used")
+	_, err := n.tryPod("")
+	refused(t, err, codes.DeadlineExceeded, "booting the guest failed (accelerator kvm)", "vm.boot_timeout_s = 3")
 }
 
 func TestUnknownKeyInTheConfigurationIsRefused(t *testing.T) {

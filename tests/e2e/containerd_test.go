@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -152,4 +155,14 @@ func (c *container) diesWithTheShim() {
 		return nil
 	})
 	equal(t, "the pod", c.pod.status().State, cri.PodSandboxState_SANDBOX_NOTREADY)
+}
+
+// What containerd asks of the shim's program before it uses it: messages of protocol buffers hold text as it is.
+func TestShimsInformationNamesRuntimeAndFeatures(t *testing.T) {
+	shim := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(onNode(t).Program()), "a3s-box-shim"), "-info")
+	var out, errOut bytes.Buffer
+	shim.Stdout, shim.Stderr = &out, &errOut
+	must(t, shim.Run())
+	contains(t, "the information", out.String(), "io.containerd.a3sbox.v2", "containerd.io/runtime-allow-mounts", `"rro"`, `"ociVersionMax"`)
+	equal(t, "what containerd would read beside it", errOut.String(), "")
 }

@@ -182,7 +182,29 @@ func TestExecEndsWithItsClient(t *testing.T) {
 			t.Errorf("%s: they were gone after %s", transport, took)
 		}
 		c.endsWithAKilledClient(transport)
+		c.hangsUp(transport)
 	}
+}
+
+// hangsUp lets clients go from a program on a terminal, which hears of it, and from one without, which is killed; what that has started
+// lives on.
+func (c *container) hangsUp(transport string) {
+	c.t.Helper()
+	options := remotecommand.StreamOptions{Stdout: io.Discard}
+	plain := stream(c.t, transport, c.execURL(options, "sh", "-c", "sleep 7777 & exec sleep 7778"), options)
+	_, onTerminal := c.terminal(transport, "sh", "-c", "trap 'echo heard > /tmp/hup; exit' HUP; sleep 7779 & while :; do wait; done")
+	c.until("all to run", func() error {
+		return errors.Join(c.runs("sleep 7777", true), c.runs("sleep 7778", true), c.runs("sleep 7779", true))
+	})
+	plain.end()
+	onTerminal.end()
+	c.until("both to be gone", func() error {
+		return errors.Join(c.runs("sleep 7778", false), c.runs("trap 'echo heard", false))
+	})
+	equal(c.t, transport+": what the one on a terminal heard", c.exec("cat", "/tmp/hup"), "heard")
+	must(c.t, c.runs("sleep 7777", true))
+	c.exec("rm", "/tmp/hup")
+	c.exec("killall", "sleep")
 }
 
 // endsWithAKilledClient cuts clients off while they wait, while they are written to and do not read, and while they write

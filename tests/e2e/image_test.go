@@ -43,6 +43,34 @@ func TestImageIsPulledListedAndRemoved(t *testing.T) {
 	}
 }
 
+func TestPinnedImageIsSaidToBeAndStays(t *testing.T) {
+	n := ownNode(t, fixture.Options{Config: fixture.Config{"images.pinned": []string{images.User}}})
+	pinned, other := n.pull(images.User), n.pull(images.Defaults)
+	status, err := n.Images.ImageStatus(t.Context(), &cri.ImageSpec{Image: pinned}, false)
+	must(t, err)
+	equal(t, "pinned in its status", status.Image.GetPinned(), true)
+	says := func() string {
+		t.Helper()
+		listed, err := n.Images.ListImages(t.Context(), nil)
+		must(t, err)
+		told := map[string]bool{}
+		for _, image := range listed {
+			told[image.Id] = image.Pinned
+		}
+		return fmt.Sprint(told)
+	}
+	equal(t, "pinned in the list", says(), fmt.Sprint(map[string]bool{pinned: true, other: false}))
+	for _, name := range append(status.Image.RepoDigests, images.User, pinned) {
+		err := n.Images.RemoveImage(t.Context(), &cri.ImageSpec{Image: name})
+		refused(t, err, codes.FailedPrecondition, name, "images.pinned")
+	}
+	must(t, n.Images.RemoveImage(t.Context(), &cri.ImageSpec{Image: other}))
+	equal(t, "what is left", says(), fmt.Sprint(map[string]bool{pinned: true}))
+	table, err := n.Command(t.Context(), "images").CombinedOutput()
+	must(t, err)
+	contains(t, "the table of images", string(table), "(pinned)")
+}
+
 func TestImageIsPulledByDigest(t *testing.T) {
 	n := onNode(t)
 	id := n.pull(busybox)

@@ -6,27 +6,43 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"a3s.box/tests/fixture"
 	"a3s.box/tests/images"
 )
 
-// toolbox runs the image with the host's tools, as root with the capabilities named.
-func (p *pod) toolbox(capabilities ...string) *container {
+// toolbox runs the image with the host's tools, as root.
+func (p *pod) toolbox(change ...func(*cri.ContainerConfig)) *container {
 	p.t.Helper()
 	config := fixture.ContainerConfig("tools", images.Tools, "sleep", "3600")
-	config.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: capabilities}
+	for _, change := range change {
+		change(config)
+	}
 	return p.start(config)
 }
 
-func TestFileCapabilitiesSurviveCopyUp(t *testing.T) {
-	c := onNode(t).runPod().toolbox()
+// ofNetworks may change them.
+func ofNetworks(config *cri.ContainerConfig) {
+	config.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: []string{"NET_ADMIN", "NET_RAW"}}
+}
+
+func TestFileCapabilitiesAreKept(t *testing.T) {
+	n := onNode(t)
+	memory := n.kubeletVolume("empty-dir", "cache")
+	must(t, unix.Mount("tmpfs", memory, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { _ = unix.Unmount(memory, unix.MNT_DETACH) })
+	c := n.runPod().toolbox(mounted(bind(n.hostDir(), "/volume"), bind(memory, "/memory")))
 	contains(t, "in the image", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
 	c.exec("touch", images.CappedFile)
 	contains(t, "after copy-up", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
 	c.exec("setcap", "cap_net_bind_service+ep", "/usr/bin/ss")
 	contains(t, "set on a file of the image", c.exec("getcap", "/usr/bin/ss"), "cap_net_bind_service=ep")
+	for _, dir := range []string{"/volume", "/memory", "/tmp"} {
+		c.exec("sh", "-c", "cp /usr/bin/ss "+dir+"/ss && setcap cap_chown+ep "+dir+"/ss")
+		contains(t, "set on a file in "+dir, c.exec("getcap", dir+"/ss"), "cap_chown=ep")
+	}
 }
 
 // What the init container of a service mesh does.
@@ -34,7 +50,7 @@ func TestConnectionsAreRedirectedByOwner(t *testing.T) {
 	n := onNode(t)
 	p := n.runPod()
 	p.shell("proxy", "exec httpd -f -p '[::]:7001' -h /www")
-	tools := p.toolbox("NET_ADMIN", "NET_RAW")
+	tools := p.toolbox(ofNetworks)
 	root := p.idle("root")
 	owner := p.idle("owner", func(config *cri.ContainerConfig) {
 		config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 33}
@@ -60,7 +76,7 @@ func TestConnectionsAreRedirectedByOwner(t *testing.T) {
 }
 
 func TestMatchesAndTargetsOfServiceMeshesAreThere(t *testing.T) {
-	tools := onNode(t).runPod().toolbox("NET_ADMIN", "NET_RAW")
+	tools := onNode(t).runPod().toolbox(ofNetworks)
 	for _, program := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"} {
 		for _, rule := range []string{
 			"-t filter -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -90,11 +106,16 @@ func TestSocketsAreListedByNetlink(t *testing.T) {
 	})
 }
 
+// controllers are all that a container's cgroup has.
+const controllers = "cpu cpuset hugetlb io memory misc pids"
+
 func TestGuestHasWhatProgramsExpect(t *testing.T) {
 	c := onNode(t).runPod().idle("main")
 	filesystems := c.exec("cat", "/proc/filesystems")
 	contains(t, "/proc/filesystems", filesystems, "overlay", "erofs", "ext4", "tmpfs", "mqueue")
-	contains(t, "cgroup controllers", c.exec("cat", "/sys/fs/cgroup/cgroup.controllers"), "cpu", "memory", "pids", "io", "cpuset")
+	same(t, "cgroup controllers", strings.Fields(c.exec("cat", "/sys/fs/cgroup/cgroup.controllers")), strings.Fields(controllers))
+	// A container is the root of what it sees.
+	equal(t, "cgroup of a container's process", c.exec("cat", "/proc/self/cgroup"), "0::/")
 	namespaces := c.exec("ls", "/proc/self/ns")
 	contains(t, "namespaces", namespaces, "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 	contains(t, "pressure stall information", c.exec("cat", "/proc/pressure/memory"), "some avg10")

@@ -91,7 +91,7 @@ func TestPodsAndContainersAreListedByFilter(t *testing.T) {
 	n := onNode(t)
 	first := n.runPod()
 	second := n.runPod(func(config *cri.PodSandboxConfig) { config.Labels = map[string]string{"app": "other"} })
-	running := first.idle("running")
+	running := first.idle("running", func(config *cri.ContainerConfig) { config.Labels = map[string]string{"part": "b"} })
 	ended := second.shell("ended", "exit 0", func(config *cri.ContainerConfig) { config.Labels = map[string]string{"part": "a"} })
 	ended.exited()
 	must(t, n.Runtime.StopPodSandbox(t.Context(), second.id))
@@ -111,6 +111,33 @@ func TestPodsAndContainersAreListedByFilter(t *testing.T) {
 		listed, err := n.Runtime.ListPodSandbox(t.Context(), c.filter)
 		must(t, err)
 		sameIDs(t, c.filter.String(), listed, (*cri.PodSandbox).GetId, c.want)
+	}
+	for _, c := range []struct {
+		filter *cri.PodSandboxStatsFilter
+		want   []string
+	}{
+		{nil, []string{first.id}},
+		{&cri.PodSandboxStatsFilter{Id: first.id}, []string{first.id}},
+		{&cri.PodSandboxStatsFilter{LabelSelector: map[string]string{"app": "pod"}}, []string{first.id}},
+		{&cri.PodSandboxStatsFilter{LabelSelector: map[string]string{"app": "other"}}, nil},
+		{&cri.PodSandboxStatsFilter{Id: second.id}, nil},
+	} {
+		listed, err := n.Runtime.ListPodSandboxStats(t.Context(), c.filter)
+		must(t, err)
+		sameIDs(t, c.filter.String(), listed, func(stats *cri.PodSandboxStats) string { return stats.Attributes.Id }, c.want)
+	}
+	for _, c := range []struct {
+		filter *cri.ContainerStatsFilter
+		want   []string
+	}{
+		{&cri.ContainerStatsFilter{Id: running.id}, []string{running.id}},
+		{&cri.ContainerStatsFilter{LabelSelector: map[string]string{"part": "b"}}, []string{running.id}},
+		{&cri.ContainerStatsFilter{LabelSelector: map[string]string{"part": "c"}}, nil},
+		{&cri.ContainerStatsFilter{Id: running.id, PodSandboxId: second.id}, nil},
+	} {
+		listed, err := n.Runtime.ListContainerStats(t.Context(), c.filter)
+		must(t, err)
+		sameIDs(t, c.filter.String(), listed, func(stats *cri.ContainerStats) string { return stats.Attributes.Id }, c.want)
 	}
 	exited := &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_EXITED}
 	for _, c := range []struct {

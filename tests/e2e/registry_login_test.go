@@ -101,14 +101,56 @@ func TestRegistryWithCertificateAndPasswords(t *testing.T) {
 	n.reach(r.Address, trusted)
 	elsewhere := &cri.AuthConfig{Username: user, Password: secret, ServerAddress: "registry.example"}
 	refused(t, pull(elsewhere), codes.Unauthenticated, r.Address)
-	for _, word := range []string{secret, encoded} {
+	n.keepsToItself(start, secret, encoded)
+}
+
+// keepsToItself checks that words are neither in the frontend's log since a position, nor in its files.
+func (n *node) keepsToItself(start int64, words ...string) {
+	n.t.Helper()
+	for _, word := range words {
 		if strings.Contains(n.Log(start), word) {
-			t.Errorf("the frontend's log has %q", word)
+			n.t.Errorf("the frontend's log has %q", word)
 		}
 		for _, file := range n.filesWith(word) {
-			t.Errorf("%s has %q", file, word)
+			n.t.Errorf("%s has %q", file, word)
 		}
 	}
+}
+
+// A registry that sends its clients to a token server, which knows one refresh token.
+func TestTokensAreToldNobody(t *testing.T) {
+	const refresh, bearer = "refresh-5d1f", "bearer-a27c"
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: shared.Registry()})
+	var server *httptest.Server
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token" && r.PostFormValue("refresh_token") == refresh:
+			fmt.Fprintf(w, `{"access_token": %q}`, bearer)
+		case r.URL.Path == "/token":
+			http.Error(w, "no such token: "+r.PostFormValue("refresh_token"), http.StatusUnauthorized)
+		case r.Header.Get("Authorization") == "Bearer "+bearer:
+			behind.ServeHTTP(w, r)
+		default:
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="tests"`, server.URL))
+			http.Error(w, "not with "+r.Header.Get("Authorization"), http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(server.Close)
+	n := onNode(t)
+	spec := &cri.ImageSpec{Image: strings.TrimPrefix(server.URL, "http://") + strings.TrimPrefix(images.User, images.Host)}
+	start := n.LogPosition()
+	for _, good := range []*cri.AuthConfig{{IdentityToken: refresh}, {RegistryToken: bearer}} {
+		must(t, firstError(n.Images.PullImage(t.Context(), spec, good, nil)))
+		must(t, n.Images.RemoveImage(t.Context(), spec))
+	}
+	for _, bad := range []*cri.AuthConfig{{IdentityToken: "wrong-" + refresh}, {RegistryToken: "wrong-" + bearer}} {
+		_, err := n.Images.PullImage(t.Context(), spec, bad, nil)
+		refused(t, err, codes.Unauthenticated, spec.Image)
+		if text := err.Error(); strings.Contains(text, refresh) || strings.Contains(text, bearer) {
+			t.Errorf("the error tells the token: %v", err)
+		}
+	}
+	n.keepsToItself(start, refresh, bearer)
 }
 
 // filesWith names the files that the frontend keeps and that hold a word.

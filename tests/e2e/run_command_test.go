@@ -3,12 +3,19 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"a3s.box/tests/images"
 )
 
 // byHand runs `a3s-box-cri run`.
@@ -25,9 +32,22 @@ func (n *node) byHand(arguments ...string) (stdout, stderr string, code int) {
 }
 
 func TestRunPrintsTheOutputAndExitsWithTheContainersCode(t *testing.T) {
-	stdout, stderr, code := onNode(t).byHand("--rm", "--env", "GREETING=hello", busybox, "--", "sh", "-c", "echo $GREETING; echo error >&2; exit 7")
-	equal(t, "stdout", stdout, "hello\n")
-	contains(t, "stderr", stderr, "error")
+	n := onNode(t)
+	must(t, n.Images.RemoveImage(t.Context(), &cri.ImageSpec{Image: images.User}))
+	const script = "echo $GREETING $(nproc) $(cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max); grep MemTotal /proc/meminfo; echo error >&2; exit 7"
+	stdout, stderr, code := n.byHand("--rm", "--env", "GREETING=hello", "--cpus", "1.5", "--memory", "256M", images.User, "--", "sh", "-c", script)
+	limits, total, _ := strings.Cut(stdout, "\n")
+	equal(t, "stdout", limits, "hello 2 150000 100000 268435456")
+	var kb int
+	must(t, firstError(fmt.Sscanf(total, "MemTotal: %d kB", &kb)))
+	if kb <= 192<<10 {
+		t.Errorf("MemTotal is %d kB, as without --memory", kb)
+	}
+	for _, line := range []string{`pulling ` + images.User + `: \d+\.\d\d s`, `booting the MicroVM: \d+\.\d\d s`, `starting the container: \d+\.\d\d s`, `error`} {
+		if !regexp.MustCompile("(?m)^" + line + "$").MatchString(stderr) {
+			t.Errorf("stderr lacks a line %q: %s", line, stderr)
+		}
+	}
 	equal(t, "exit code", code, 7)
 }
 

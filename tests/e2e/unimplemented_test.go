@@ -19,5 +19,8 @@ func TestOtherCallsAreUnimplemented(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, call(), codes.Unimplemented) })
 	}
+	config, err := n.Runtime.RuntimeConfig(ctx)
+	must(t, err)
+	equal(t, "cgroup driver", config.Linux.GetCgroupDriver(), cri.CgroupDriver_CGROUPFS)
 	must(t, n.Runtime.UpdateRuntimeConfig(context.Background(), &cri.RuntimeConfig{NetworkConfig: &cri.NetworkConfig{PodCidr: "10.0.0.0/24"}}))
 }

@@ -246,7 +246,7 @@ func TestPodHasNoEndlessContainers(t *testing.T) {
 	listed, err := n.Runtime.ListContainers(t.Context(), &cri.ContainerFilter{PodSandboxId: p.id})
 	must(t, err)
 	equal(t, "containers", len(listed), 256)
-	fromMemory(t, map[string]func() error{
+	p.fromMemory(map[string]func() error{
 		"ListContainers":   func() error { return firstError(n.Runtime.ListContainers(t.Context(), nil)) },
 		"PodSandboxStatus": func() error { return firstError(n.Runtime.PodSandboxStatus(t.Context(), p.id, true)) },
 	})
