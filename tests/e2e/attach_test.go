@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -128,37 +129,66 @@ func (p *pod) shimDescriptors() int {
 	return len(entries)
 }
 
-// dam is a screen on which nothing is shown before it is opened.
+// dam is a screen on which little or nothing is shown before it is opened.
 type dam struct {
 	open chan struct{}
+	// How long 32 KiB take meanwhile; 0: forever.
+	pause time.Duration
 	shown
 }
 
 func (d *dam) Write(b []byte) (int, error) {
-	<-d.open
+	var pause <-chan time.Time
+	if d.pause > 0 {
+		pause = time.After(d.pause * time.Duration(len(b)) / (32 << 10))
+	}
+	select {
+	case <-d.open:
+	case <-pause:
+	}
 	return d.shown.Write(b)
 }
 
-func TestASlowClientIsCutOffAndHoldsNobodyUp(t *testing.T) {
+func TestSlowClientsAreCutOffAndHoldNobodyUp(t *testing.T) {
 	p := onNode(t).runPod()
 	// More than a client may fall behind, and what sockets and the client's own library hold besides.
-	c := p.shell("main", "read line; dd if=/dev/zero bs=64k count=512 2>/dev/null; echo done; cat", withStdin(false, false))
-	slow := &dam{open: make(chan struct{})}
+	c := p.shell("main", "read line; dd if=/dev/zero bs=64k count=1024 2>/dev/null; echo done; cat", withStdin(false, false))
+	open := make(chan struct{})
+	// The second takes 2 MiB a second.
+	slow := []*dam{{open: open}, {open: open, pause: time.Second / 64}}
+	var late []*session
+	for _, screen := range slow {
+		late = append(late, c.attach("spdy", remotecommand.StreamOptions{Stdout: screen}))
+	}
 	var quick shown
 	keys, typed := io.Pipe()
-	late := c.attach("spdy", remotecommand.StreamOptions{Stdout: slow})
 	early := c.attach("spdy", remotecommand.StreamOptions{Stdin: keys, Stdout: &quick})
 	_, _ = io.WriteString(typed, "go\n")
 	c.shows(&quick, "done\n")
-	equal(t, "what the quick one was shown", len(quick.String()), 512<<16+len("done\n"))
-	close(slow.open)
-	err := late.wait(t)
-	if err == nil {
-		t.Fatal("the slow client was not told that it was cut off")
+	all := 1024<<16 + len("done\n")
+	equal(t, "what the quick one was shown", len(quick.String()), all)
+	c.until("the log to be whole", func() error {
+		if stdout, _ := c.log(); len(stdout) != all {
+			return fmt.Errorf("%d bytes", len(stdout))
+		}
+		return nil
+	})
+	// At its speed that would have taken the other one half a minute.
+	for _, screen := range slow {
+		if got := len(screen.String()); got > all/2 {
+			t.Errorf("the others have all, and a slow one has %d bytes", got)
+		}
 	}
-	contains(t, "the error", err.Error(), "broke off")
-	if strings.Contains(slow.String(), "done") {
-		t.Error("the slow client has the end without what came before")
+	close(open)
+	for i, screen := range slow {
+		err := late[i].wait(t)
+		if err == nil {
+			t.Fatal("a slow client was not told that it was cut off")
+		}
+		contains(t, "the error", err.Error(), "broke off")
+		if strings.Contains(screen.String(), "done") {
+			t.Error("a slow client has the end without what came before")
+		}
 	}
 	_, _ = io.WriteString(typed, "onward\n")
 	c.shows(&quick, "onward\n")

@@ -6,10 +6,10 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use futures::{FutureExt as _, future::join_all};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -17,17 +17,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Opened, Sink};
+use super::{
+    Opened, Sink,
+    patience::{MOST, Patience},
+};
 
 /// How far a client may fall behind.
 const BACKLOG_BYTES: usize = 4 << 20;
-/// What comes between two flushes, at most: a client who has no room for that is waited for.
+/// What comes between two flushes, at most. A client who has no room for that is waited for, as long as it has patience
+/// left: a process may write faster than any client takes it, for a moment.
 const AT_ONCE: usize = 256 * 1024;
 /// What a client takes at once, at most.
 const PIECE: usize = 1 << 20;
-/// How long. A process may write faster than any client can take it, but nobody waits for one who takes less than a
-/// piece in this time.
-const CATCH_UP: Duration = Duration::from_secs(1);
 /// Clients at once: each may have a backlog.
 pub const MOST_CLIENTS: usize = 64;
 /// What clients have written and the process has not read.
@@ -98,7 +99,7 @@ impl Hub {
 
     /// The process has ended, and what it wrote is still being handed on.
     pub fn hurry(&self) {
-        let last = Instant::now() + CATCH_UP;
+        let last = Instant::now() + MOST;
         for outlet in [&self.stdout, &self.stderr] {
             // The first word stands.
             let _ = outlet.last_wait.set(last);
@@ -162,12 +163,6 @@ impl Outlet {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until when those who have no room are waited for.
-    fn wait_until(&self) -> Instant {
-        let until = Instant::now() + CATCH_UP;
-        self.last_wait.get().map_or(until, |last| until.min(*last))
-    }
-
     fn subscribe(&self) -> Arc<Backlog> {
         let backlog = Arc::<Backlog>::default();
         let mut listeners = self.lock();
@@ -219,6 +214,7 @@ struct BacklogState {
     ended: bool,
     cut_off: bool,
     left: bool,
+    patience: Patience,
 }
 
 impl Backlog {
@@ -248,15 +244,20 @@ impl Backlog {
         !state.left && !state.ended && state.bytes.len() > BACKLOG_BYTES - AT_ONCE
     }
 
-    /// Waits until the client has taken something, and cuts it off if it has not by then.
-    async fn catch_up(&self, until: Instant) {
+    /// Waits until the client has room. It is cut off when its patience is spent, or at the time given.
+    async fn catch_up(self: Arc<Self>, last: Option<Instant>) {
+        let begun = Instant::now();
+        let until = begun + self.lock().patience.left();
         let room = async {
             while self.is_full() {
                 self.taken.notified().await;
             }
         };
-        if timeout_at(until, room).await.is_err() {
-            self.lock().cut_off();
+        let caught_up = timeout_at(last.map_or(until, |last| until.min(last)), room).await;
+        let mut state = self.lock();
+        state.patience.spend(begun.elapsed());
+        if caught_up.is_err() {
+            state.cut_off();
             self.changed.notify_one();
         }
     }
@@ -319,12 +320,10 @@ impl Tee {
             if full.is_empty() {
                 return Poll::Ready(());
             }
-            let until = self.outlet.wait_until();
-            self.catching_up = Some(Box::pin(async move {
-                for backlog in full {
-                    backlog.catch_up(until).await;
-                }
-            }));
+            let last = self.outlet.last_wait.get().copied();
+            // All at once: each spends what is its own.
+            let waits = join_all(full.into_iter().map(|backlog| backlog.catch_up(last)));
+            self.catching_up = Some(Box::pin(waits.map(drop)));
         }
         if let Some(catching_up) = &mut self.catching_up {
             ready!(catching_up.as_mut().poll(context));
@@ -374,6 +373,8 @@ impl AsyncWrite for Tee {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -416,30 +417,56 @@ mod tests {
         assert!(slow.is_cut_off() && !quick.is_cut_off());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_something_is_waited_for_and_another_for_a_second_in_all() {
-        let (hub, opened) = hub(Input::None);
-        let mut stdout = opened.stdout.unwrap();
-        let (stuck, slower, busy) = (hub.stdout(), hub.stdout(), hub.stdout());
-        let start = Instant::now();
-        let reading = tokio::spawn(async move {
-            let mut got = 0;
-            while let Some(bytes) = busy.next().await {
-                got += bytes.len();
-                tokio::time::sleep(CATCH_UP / 10).await;
-            }
-            (got, busy.is_cut_off())
-        });
+    /// Reads to the end, a piece and a pause at a time; says how much came, and whether all of it.
+    async fn read_slowly(client: Arc<Backlog>, pause: Duration) -> (usize, bool) {
+        let mut got = 0;
+        while let Some(bytes) = client.next().await {
+            got += bytes.len();
+            tokio::time::sleep(pause).await;
+        }
+        (got, !client.is_cut_off())
+    }
+
+    /// Writes as fast as the clients allow; says how much.
+    async fn write(stdout: &mut Sink, bytes: usize) -> usize {
         let chunk = vec![7; AT_ONCE];
-        let count = 4 * BACKLOG_BYTES / AT_ONCE;
-        for _ in 0..count {
+        for _ in 0..bytes / AT_ONCE {
             stdout.write_all(&chunk).await.unwrap();
             stdout.flush().await.unwrap();
         }
-        assert!(stuck.is_cut_off() && slower.is_cut_off());
-        assert!(start.elapsed() < 4 * CATCH_UP, "{:?}", start.elapsed());
+        bytes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_waited_for_a_second_in_all_and_another_costs_it_nothing() {
+        let (hub, opened) = hub(Input::None);
+        let mut stdout = opened.stdout.unwrap();
+        let stuck = [hub.stdout(), hub.stdout()];
+        let steady = tokio::spawn(read_slowly(hub.stdout(), MOST / 2));
+        let quick = tokio::spawn(read_slowly(hub.stdout(), MOST / 100));
+        let start = Instant::now();
+        let count = write(&mut stdout, 64 << 20).await;
+        // The two that are stuck at the same time, then the steady one, and the quick one's 64 pauses.
+        assert!(start.elapsed() < 3 * MOST, "{:?}", start.elapsed());
         stdout.shutdown().await.unwrap();
-        assert_eq!(reading.await.unwrap(), (count * AT_ONCE, false));
+        assert!(stuck.iter().all(|client| client.is_cut_off()));
+        let (got, whole) = steady.await.unwrap();
+        assert!(!whole && (BACKLOG_BYTES..count / 4).contains(&got), "{got}");
+        assert_eq!(quick.await.unwrap(), (count, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_falls_behind_now_and_then_is_waited_for_each_time() {
+        let (hub, opened) = hub(Input::None);
+        let mut stdout = opened.stdout.unwrap();
+        let reading = tokio::spawn(read_slowly(hub.stdout(), MOST / 4));
+        let mut count = 0;
+        for _ in 0..10 {
+            count += write(&mut stdout, BACKLOG_BYTES + 2 * PIECE).await;
+            tokio::time::sleep(10 * MOST).await;
+        }
+        stdout.shutdown().await.unwrap();
+        assert_eq!(reading.await.unwrap(), (count, true));
     }
 
     #[tokio::test]
