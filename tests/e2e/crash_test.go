@@ -32,7 +32,16 @@ func podDiesWith(t *testing.T, process string) {
 		t.Errorf("exit code %d, reason %q, message %q", status.ExitCode, status.Reason, status.Message)
 	}
 	n.until("the pod's other processes to end", func() error {
-		if left := n.PodProcesses(p.id, ""); len(left) > 0 && process == "a3s-box-shim" || len(left) > 1 {
+		left, shims := n.PodProcesses(p.id, ""), n.PodProcesses(p.id, "a3s-box-shim")
+		if len(left) != len(shims) || len(shims) > 1 || len(shims) == 1 && process == "a3s-box-shim" {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
+	// The shim stays to tell what happened, and no longer.
+	must(t, n.Runtime.StopPodSandbox(t.Context(), p.id))
+	n.until("the shim to end", func() error {
+		if left := n.PodProcesses(p.id, ""); len(left) > 0 {
 			return fmt.Errorf("%v", left)
 		}
 		return nil
