@@ -1,12 +1,11 @@
 //! Image layers: EROFS images in files of the share, mounted straight from the file, once a pod.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
 };
 
 use a3s_box_proto::ports::SHARE_LAYERS;
@@ -18,9 +17,6 @@ use crate::{
     error::{Failed, Step},
     paths,
 };
-
-/// How many layers are mounted at a time: for the most part each waits for the host.
-const AT_ONCE: usize = 4;
 
 /// The layers that are mounted, in a namespace of their own. They stay until the guest ends: several containers use them, and the
 /// host frees the files with the whole pod.
@@ -85,51 +81,21 @@ impl Layers {
 }
 
 impl Mounted {
+    /// Where layers are mounted. What fails leaves those before it mounted.
     fn places(&mut self, names: &[String]) -> Result<Vec<PathBuf>, Failed> {
-        self.add(names)?;
-        Ok(names.iter().filter_map(|name| self.layers.get(name)).map(|layer| layer.target.clone()).collect())
+        names.iter().map(|name| self.place(name)).collect()
     }
 
-    /// Mounts those that are not mounted yet. What fails leaves the others mounted.
-    fn add(&mut self, names: &[String]) -> Result<(), Failed> {
-        let new: BTreeSet<&str> =
-            names.iter().map(String::as_str).filter(|name| !self.layers.contains_key(*name)).collect();
-        let new: Vec<(&str, PathBuf)> = new
-            .into_iter()
-            .map(|name| {
-                self.next += 1;
-                (name, Path::new(paths::LAYERS).join(self.next.to_string()))
-            })
-            .collect();
-        let outcomes = at_once(&new, |(name, target)| mount_layer(name, target));
-        let mut all = Ok(());
-        for ((name, target), outcome) in new.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => drop(self.layers.insert(name.to_owned(), Layer { target, file: None })),
-                Err(error) => all = all.and(Err(error)),
-            }
+    fn place(&mut self, name: &str) -> Result<PathBuf, Failed> {
+        if let Some(layer) = self.layers.get(name) {
+            return Ok(layer.target.clone());
         }
-        all
+        self.next += 1;
+        let target = Path::new(paths::LAYERS).join(self.next.to_string());
+        mount_layer(name, &target)?;
+        self.layers.insert(name.to_owned(), Layer { target: target.clone(), file: None });
+        Ok(target)
     }
-}
-
-/// The results of some pieces of work, several of which are done at a time.
-fn at_once<T: Sync, R: Send>(pieces: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let in_turn = |share: &[T]| share.iter().map(&work).collect::<Vec<R>>();
-    let mut shares = pieces.chunks(pieces.len().div_ceil(AT_ONCE).max(1));
-    let Some(own) = shares.next() else { return Vec::new() };
-    thread::scope(|scope| {
-        let others: Vec<_> = shares
-            .map(|share| (share, thread::Builder::new().spawn_scoped(scope, || in_turn(share))))
-            .collect();
-        let mut results = in_turn(own);
-        for (share, thread) in others {
-            // Where there was no thread for them, here.
-            let done = thread.ok().and_then(|thread| thread.join().ok());
-            results.extend(done.unwrap_or_else(|| in_turn(share)));
-        }
-        results
-    })
 }
 
 fn source(name: &str) -> PathBuf {

@@ -37,7 +37,7 @@ impl MountNamespace {
         Ok(Self { work })
     }
 
-    /// Does a piece of work there; so do threads that it starts. Pieces are done one after the other.
+    /// Does a piece of work there. Pieces are done one after the other.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
         let step = || "work in a mount namespace".to_owned();
         let (tell, told) = sync_channel(1);
@@ -67,8 +67,6 @@ mod tests {
         let of_this_thread = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
         let namespace = MountNamespace::copy("test").unwrap();
         let theirs = namespace.run(of_this_thread).unwrap();
-        let their_childs = namespace.run(move || thread::spawn(of_this_thread).join().unwrap()).unwrap();
         assert_ne!(theirs, of_this_thread());
-        assert_eq!(theirs, their_childs);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, PipeReader, Read},
+    io::{self, PipeReader, PipeWriter, Read},
     os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::{
@@ -41,42 +41,51 @@ pub struct Outcome {
     pub placed: Option<Placed>,
     /// Those that come after them and did not get there.
     pub rest: Vec<u8>,
+    /// For the next ones, unless it holds something.
+    pub siding: Option<Siding>,
 }
 
 impl Bulk {
     /// Takes what a pipe or a socket holds, if that is much and there is a slot for it, and begins to put it there: a
     /// file takes a thread's time.
-    pub fn begin(self: &Arc<Self>, source: BorrowedFd<'_>) -> Option<JoinHandle<Outcome>> {
+    pub fn begin(
+        self: &Arc<Self>,
+        source: BorrowedFd<'_>,
+        siding: &mut Option<Siding>,
+    ) -> Option<JoinHandle<Outcome>> {
         let is_much = rustix::io::ioctl_fionread(source).is_ok_and(|waiting| waiting >= LEAST);
         if !is_much || self.failed.load(Ordering::Relaxed) {
             return None;
         }
         let slot = self.slots.take()?;
         // What fails here shows when the source is read.
-        let (taken, count) = take(source).ok().filter(|(_, count)| *count > 0)?;
+        let taken = siding.take().map_or_else(Siding::new, Ok).ok()?;
+        let count = taken.take(source).ok().filter(|count| *count > 0)?;
         let bulk = Arc::clone(self);
         Some(spawn_blocking(move || bulk.put(taken, slot, count)))
     }
 
-    fn put(&self, mut taken: PipeReader, slot: Slot, count: usize) -> Outcome {
+    fn put(&self, siding: Siding, slot: Slot, count: usize) -> Outcome {
         let mut placed = 0;
-        if let Err(error) = self.write(&taken, slot.start(), count, &mut placed) {
-            self.failed.store(true, Ordering::Relaxed);
-            tracing::warn!("much output goes the slow way: {error}");
-        }
-        let mut rest = Vec::new();
-        // Its other end is closed: what is left is all that is there.
-        if let Err(error) = taken.read_to_end(&mut rest) {
+        let written = self.write(&siding, slot.start(), count, &mut placed);
+        let placed = slot.hold(placed);
+        let Err(error) = written else {
+            return Outcome { placed, rest: Vec::new(), siding: Some(siding) };
+        };
+        self.failed.store(true, Ordering::Relaxed);
+        tracing::warn!("much output goes the slow way: {error}");
+        let rest = siding.rest().unwrap_or_else(|error| {
             tracing::error!("output was lost: {error}");
-        }
-        Outcome { placed: slot.hold(placed), rest }
+            Vec::new()
+        });
+        Outcome { placed, rest, siding: None }
     }
 
-    fn write(&self, taken: &PipeReader, start: u64, count: usize, placed: &mut usize) -> io::Result<()> {
+    fn write(&self, siding: &Siding, start: u64, count: usize, placed: &mut usize) -> io::Result<()> {
         let file = self.file()?;
         while *placed < count {
             let mut offset = start + *placed as u64;
-            match splice(taken, None, file, Some(&mut offset), count - *placed, SpliceFlags::empty()) {
+            match splice(&siding.read, None, file, Some(&mut offset), count - *placed, SpliceFlags::empty()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => *placed += written,
                 Err(Errno::INTR) => {}
@@ -97,12 +106,34 @@ impl Bulk {
     }
 }
 
-/// Moves pages to a pipe of our own, which costs next to nothing, and lets the source fill at once again.
-fn take(source: BorrowedFd<'_>) -> io::Result<(PipeReader, usize)> {
-    let (taken, into) = io::pipe()?;
-    fcntl_setpipe_size(&into, SLOT_BYTES)?;
-    let count = splice(source, None, into, None, SLOT_BYTES, SpliceFlags::NONBLOCK)?;
-    Ok((taken, count))
+/// A pipe of our own to which a source's pages are moved, which costs next to nothing and lets the source fill at once
+/// again. The guest's kernel keeps the pages that have been written from here, and gives them back to the source by the
+/// next move: as long as one siding serves one source, its output goes round in the same pages.
+#[derive(Debug)]
+pub struct Siding {
+    read: PipeReader,
+    write: PipeWriter,
+}
+
+impl Siding {
+    fn new() -> io::Result<Self> {
+        let (read, write) = io::pipe()?;
+        fcntl_setpipe_size(&write, SLOT_BYTES)?;
+        Ok(Self { read, write })
+    }
+
+    fn take(&self, source: BorrowedFd<'_>) -> io::Result<usize> {
+        Ok(splice(source, None, &self.write, None, SLOT_BYTES, SpliceFlags::NONBLOCK)?)
+    }
+
+    /// What is left in it.
+    fn rest(self) -> io::Result<Vec<u8>> {
+        let Self { mut read, write } = self;
+        drop(write);
+        let mut rest = Vec::new();
+        read.read_to_end(&mut rest)?;
+        Ok(rest)
+    }
 }
 
 #[cfg(test)]

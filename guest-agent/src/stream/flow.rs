@@ -4,15 +4,21 @@ use std::{
     io::{self, Cursor, Read},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use a3s_box_proto::stream::Taken;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::{
     net::{tcp, unix::pipe},
     task::JoinHandle,
+    time::timeout,
 };
 
-use super::bulk::{Bulk, Outcome};
+use super::bulk::{Bulk, Outcome, Siding};
+
+/// A source that had nothing for so long is calm: the memory by which it flowed is given back.
+const CALM: Duration = Duration::from_secs(1);
 
 /// Something that can be read from, and from which pages can be taken.
 pub trait Readable {
@@ -22,6 +28,8 @@ pub trait Readable {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Its descriptor.
     fn fd(&self) -> BorrowedFd<'_>;
+    /// Gives back the memory that it keeps for what is written next.
+    fn calm(&self);
 }
 
 impl Readable for pipe::Receiver {
@@ -35,6 +43,13 @@ impl Readable for pipe::Receiver {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
+    }
+
+    fn calm(&self) {
+        // The guest's kernel frees a pipe's spare pages when its size is set, be it to what it is.
+        if let Err(error) = fcntl_getpipe_size(self).and_then(|size| fcntl_setpipe_size(self, size)) {
+            tracing::warn!("a pipe's spare pages are not freed: {error}");
+        }
     }
 }
 
@@ -50,6 +65,8 @@ impl Readable for tcp::ReadHalf<'_> {
     fn fd(&self) -> BorrowedFd<'_> {
         self.as_ref().as_fd()
     }
+
+    fn calm(&self) {}
 }
 
 /// The bytes of a pipe or socket, in order.
@@ -60,12 +77,14 @@ pub struct Flow<S> {
     placing: Option<JoinHandle<Outcome>>,
     /// What was taken from the source and did not get into the file.
     rest: Cursor<Vec<u8>>,
+    /// Of a source that flows.
+    siding: Option<Siding>,
 }
 
 impl<S: Readable> Flow<S> {
     /// Of a source from which nothing has been taken.
     pub fn new(source: S) -> Self {
-        Self { source, placing: None, rest: Cursor::default() }
+        Self { source, placing: None, rest: Cursor::default(), siding: None }
     }
 
     /// Takes what comes next. Cancel-safe: what has left the source stays here until it is answered.
@@ -74,8 +93,9 @@ impl<S: Readable> Flow<S> {
             if let Some(placing) = &mut self.placing {
                 let outcome = placing.await;
                 self.placing = None;
-                let Outcome { placed, rest } = outcome.map_err(io::Error::other)?;
+                let Outcome { placed, rest, siding } = outcome.map_err(io::Error::other)?;
                 self.rest = Cursor::new(rest);
+                self.siding = siding;
                 if let Some(placed) = placed {
                     return Ok(Taken::Placed(placed));
                 }
@@ -85,8 +105,8 @@ impl<S: Readable> Flow<S> {
                 return Ok(Taken::Read(count));
             }
             self.rest = Cursor::default();
-            self.source.readable().await?;
-            self.placing = bulk.begin(self.source.fd());
+            self.readable().await?;
+            self.placing = bulk.begin(self.source.fd(), &mut self.siding);
             if self.placing.is_some() {
                 continue;
             }
@@ -95,6 +115,17 @@ impl<S: Readable> Flow<S> {
                 read => return read.map(Taken::Read),
             }
         }
+    }
+
+    async fn readable(&mut self) -> io::Result<()> {
+        if self.siding.is_some() {
+            if let Ok(readable) = timeout(CALM, self.source.readable()).await {
+                return readable;
+            }
+            self.siding = None;
+            self.source.calm();
+        }
+        self.source.readable().await
     }
 }
 
