@@ -107,7 +107,7 @@ func TestSocketsAreListedByNetlink(t *testing.T) {
 }
 
 // controllers are all that a container's cgroup has.
-const controllers = "cpu cpuset hugetlb io memory misc pids"
+const controllers = "cpu cpuset hugetlb io memory misc pids rdma"
 
 func TestGuestHasWhatProgramsExpect(t *testing.T) {
 	c := onNode(t).runPod().idle("main")
