@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -33,7 +34,8 @@ func TestFileCapabilitiesAreKept(t *testing.T) {
 	memory := n.kubeletVolume("empty-dir", "cache")
 	must(t, unix.Mount("tmpfs", memory, "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { _ = unix.Unmount(memory, unix.MNT_DETACH) })
-	c := n.runPod().toolbox(mounted(bind(n.hostDir(), "/volume"), bind(memory, "/memory")))
+	volume := n.hostDir()
+	c := n.runPod().toolbox(mounted(bind(volume, "/volume"), bind(memory, "/memory")))
 	contains(t, "in the image", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
 	c.exec("touch", images.CappedFile)
 	contains(t, "after copy-up", c.exec("getcap", images.CappedFile), "cap_net_raw=ep")
@@ -42,6 +44,18 @@ func TestFileCapabilitiesAreKept(t *testing.T) {
 	for _, dir := range []string{"/volume", "/memory", "/tmp"} {
 		c.exec("sh", "-c", "cp /usr/bin/ss "+dir+"/ss && setcap cap_chown+ep "+dir+"/ss")
 		contains(t, "set on a file in "+dir, c.exec("getcap", dir+"/ss"), "cap_chown=ep")
+	}
+
+	// A write takes them away, also from a file of which the guest remembers that it had none when the host gave it some.
+	capabilities := make([]byte, 64)
+	size, err := unix.Getxattr(volume+"/ss", "security.capability", capabilities)
+	must(t, err)
+	c.exec("sh", "-c", "echo >> /volume/ss")
+	equal(t, "after a write", c.exec("getcap", "/volume/ss"), "")
+	must(t, unix.Setxattr(volume+"/ss", "security.capability", capabilities[:size], 0))
+	c.exec("sh", "-c", "echo >> /volume/ss")
+	if _, err := unix.Getxattr(volume+"/ss", "security.capability", capabilities); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("a file that was written to has capabilities: %v", err)
 	}
 }
 
