@@ -34,7 +34,7 @@ use crate::{
         hub::{Hub, Input},
     },
     rootfs::{
-        layers::MOST_LAYERS,
+        layers::{self, MOST_LAYERS},
         mounted::{self, RootMount},
     },
     volume::{
@@ -322,10 +322,12 @@ async fn attach_layers(
         let reason = format!("it has {} layers: 1 to {MOST_LAYERS} are accepted", files.len());
         return Err(Error::invalid(object, reason));
     }
+    let step = || format!("attaching {object}");
     let before = held.layers.len();
-    let mut layers = sandbox.layers.lock().await;
-    let attached = layers.attach(&pod.host, &sandbox.share, files, &mut held.layers).await;
-    attached.step(|| format!("attaching {object}"))?;
+    // A disk that hangs here holds up no other container.
+    let opened = layers::open(&pod.host, files).await.step(step)?;
+    let attached = sandbox.layers.lock().await.attach(&sandbox.share, opened, &mut held.layers).await;
+    attached.step(step)?;
     Ok(held.layers[before..].to_vec())
 }
 

@@ -36,51 +36,56 @@ struct Layer {
     users: usize,
 }
 
+/// A layer's file that can be attached.
+#[derive(Debug)]
+pub struct Opened {
+    tree: Detached,
+    identity: (u64, u64),
+}
+
+/// Opens a container's layers.
+///
+/// # Errors
+/// A file is not there, or is none.
+pub async fn open(host: &HostNamespace, files: &[PathBuf]) -> io::Result<Vec<Opened>> {
+    let paths = files.to_vec();
+    let open = |path: &PathBuf| {
+        open_one(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    };
+    host.run(move || paths.iter().map(open).collect()).await
+}
+
 impl Layers {
     /// Attaches a container's layers; answers their names in the shared directory, in the same order. Each counts one
     /// user more, to be given back by [`Layers::release`], also after an error.
     ///
     /// # Errors
-    /// A file is not there, is none, or cannot be attached.
+    /// One cannot be attached.
     pub async fn attach(
         &mut self,
-        host: &HostNamespace,
         share: &SharedDir,
-        files: &[PathBuf],
+        opened: Vec<Opened>,
         names: &mut Vec<String>,
     ) -> io::Result<()> {
-        let paths = files.to_vec();
-        let trees = host
-            .run(move || {
-                let open = |path: &PathBuf| {
-                    open(path)
-                        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-                };
-                paths.iter().map(open).collect::<io::Result<Vec<_>>>()
-            })
-            .await?;
-        for tree in trees {
-            names.push(self.attach_one(tree, share).await?);
+        let mut new = Vec::new();
+        for Opened { tree, identity } in opened {
+            if let Some(layer) = self.attached.iter_mut().find(|layer| layer.identity == identity) {
+                layer.users += 1;
+                names.push(layer.name.clone());
+                continue;
+            }
+            let name = self.next.to_string();
+            self.next += 1;
+            new.push((tree, share.layer(&name)));
+            names.push(name.clone());
+            self.attached.push(Layer { identity, name, users: 1 });
         }
-        Ok(())
-    }
-
-    async fn attach_one(&mut self, tree: Detached, share: &SharedDir) -> io::Result<String> {
-        let identity = tree.identity()?;
-        if let Some(layer) = self.attached.iter_mut().find(|layer| layer.identity == identity) {
-            layer.users += 1;
-            return Ok(layer.name.clone());
+        let first_new = self.attached.len() - new.len();
+        let (attached, outcome) = blocking(move || Ok(attach_all(new))).await?;
+        for lost in self.attached.drain(first_new + attached..) {
+            names.retain(|name| *name != lost.name);
         }
-        let name = self.next.to_string();
-        self.next += 1;
-        let place = share.layer(&name);
-        blocking(move || {
-            place.make_file()?;
-            tree.attach(&place.seen)
-        })
-        .await?;
-        self.attached.push(Layer { identity, name: name.clone(), users: 1 });
-        Ok(name)
+        outcome
     }
 
     /// Gives layers back. Those that nobody uses any more are detached by [`Layers::sweep`].
@@ -112,7 +117,7 @@ impl Layers {
     }
 }
 
-fn open(path: &Path) -> io::Result<Detached> {
+fn open_one(path: &Path) -> io::Result<Opened> {
     let tree = Detached::clone_of(path, false)?;
     if tree.file_type()? != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a layer is a regular file"));
@@ -123,7 +128,19 @@ fn open(path: &Path) -> io::Result<Detached> {
         propagation: libc::MS_PRIVATE,
         recursive: false,
     })?;
-    Ok(tree)
+    Ok(Opened { identity: tree.identity()?, tree })
+}
+
+/// Answers how many of them are attached. The first that fails ends it.
+fn attach_all(layers: Vec<(Detached, Place)>) -> (usize, io::Result<()>) {
+    let mut attached = 0;
+    for (tree, place) in layers {
+        if let Err(error) = place.make_file().and_then(|()| tree.attach(&place.seen)) {
+            return (attached, Err(error));
+        }
+        attached += 1;
+    }
+    (attached, Ok(()))
 }
 
 fn detach(place: &Place) -> io::Result<()> {
