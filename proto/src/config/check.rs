@@ -9,7 +9,7 @@ type Wrong = (&'static str, String);
 
 /// The longest socket path that the kernel takes is 107 bytes (`sun_path`); ours below the state directory add
 /// `/pods/`, an id of at most 76 characters, and a name of at most 9.
-const LONGEST_STATE_DIR: usize = 107 - "/pods/".len() - crate::ids::MAX_ID_LENGTH - "/123456789".len() + 1;
+const LONGEST_STATE_DIR: usize = 107 - "/pods/".len() - crate::ids::MAX_ID_LENGTH - "/123456789".len();
 
 /// A microvm has places for three network devices.
 const MOST_SPARE: usize = 2;
