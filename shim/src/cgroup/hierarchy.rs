@@ -51,15 +51,19 @@ impl Hierarchy {
         if self.controllers.is_empty() {
             self.enable_controllers(path);
         }
-        if self.controllers.split(',').any(|controller| controller == "cpuset") {
-            self.inherit_cpuset(path)?;
-        }
-        if let Err(error) = fs::write(directory.join("cgroup.procs"), "0") {
+        if let Err(error) = self.enter(path, &directory) {
             // Not ours to use: nothing may be left behind.
             let _ = fs::remove_dir(&directory);
             return Err(error);
         }
         Ok(directory)
+    }
+
+    fn enter(&self, path: &Path, directory: &Path) -> io::Result<()> {
+        if self.controllers.split(',').any(|controller| controller == "cpuset") {
+            self.inherit_cpuset(path)?;
+        }
+        fs::write(directory.join("cgroup.procs"), "0")
     }
 
     /// Version 2 gives a cgroup only the controllers that all above it hand on. One that cannot be had is missed where
@@ -113,6 +117,15 @@ mod tests {
             assert_eq!(fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap(), "+memory");
         }
         assert!(!parent.join("a3s-p1/cgroup.subtree_control").exists(), "processes are to live there");
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_be_entered_is_not_left_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { root: root.path().to_owned(), controllers: "cpuset".into() };
+        // Its file system has no processors to inherit.
+        hierarchy.join(Path::new("a3s-p1")).unwrap_err();
+        assert!(!root.path().join("a3s-p1").exists());
     }
 
     fn hierarchy(kind: &str, options: &str) -> Option<Hierarchy> {
