@@ -94,12 +94,12 @@ pub struct Container {
     pub log: Option<Arc<LogFile>>,
     /// The open streams, until it starts.
     opened: Mutex<Option<Opened>>,
-    held: tokio::sync::Mutex<Option<Held>>,
+    pub(super) held: tokio::sync::Mutex<Option<Held>>,
 }
 
 /// What a container holds in the shared directory.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     layers: Vec<String>,
     volumes: Vec<String>,
     /// The units of its block devices.
