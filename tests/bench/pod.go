@@ -139,10 +139,11 @@ func (b *bench) frontendMemory(ctx context.Context) error {
 		sandboxes = append(sandboxes, sandbox)
 	}
 	for sample := 0; failed == nil && sample < memorySamples; sample++ {
-		var kb float64
-		kb, failed = kilobytes(b.node.FrontendPID(), "status", "RssAnon:")
-		b.add(frontendRSSMB, kb/1024)
 		time.Sleep(betweenMemorySamples)
+		var kb float64
+		if kb, failed = kilobytes(b.node.FrontendPID(), "status", "RssAnon:"); failed == nil {
+			b.add(frontendRSSMB, kb/1024)
+		}
 	}
 	for _, sandbox := range sandboxes {
 		failed = errors.Join(failed, b.node.Runtime.StopPodSandbox(ctx, sandbox), b.node.Runtime.RemovePodSandbox(ctx, sandbox))

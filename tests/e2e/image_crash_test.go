@@ -3,6 +3,12 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,5 +96,64 @@ func TestPullsAtOnceFetchEachBlobOnce(t *testing.T) {
 		must(t, err)
 	}
 	equal(t, "blobs asked for", stall.Blobs(), layers+1)
+	must(t, n.Images.RemoveImage(t.Context(), spec))
+}
+
+func TestLayersOfAPullComeThreeAtOnce(t *testing.T) {
+	n := onNode(t)
+	const layers, most = 8, 3
+	image, err := images.SizedFrom(200, layers, 10<<10)
+	must(t, err)
+	must(t, registry.Push(t.Context(), n.Registry(), "host/a3s-box/parallel:1", image))
+	digests, err := image.Layers()
+	must(t, err)
+	layer := map[string]bool{}
+	for _, one := range digests {
+		digest, err := one.Digest()
+		must(t, err)
+		layer["/v2/a3s-box/parallel/blobs/"+digest.String()] = true
+	}
+	var lock sync.Mutex
+	var now, peak int
+	asks := func(more int) {
+		lock.Lock()
+		defer lock.Unlock()
+		now += more
+		peak = max(peak, now)
+	}
+	// Nobody has his layer before as many have asked as may.
+	full := make(chan struct{})
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: n.Registry()})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if layer[r.URL.Path] {
+			asks(1)
+			select {
+			case <-full:
+			case <-r.Context().Done():
+			}
+			// Before it is served: who has his layer asks for the next.
+			asks(-1)
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	spec := &cri.ImageSpec{Image: strings.TrimPrefix(server.URL, "http://") + "/a3s-box/parallel:1"}
+	pulled := make(chan error, 1)
+	go func() { pulled <- firstError(n.Images.PullImage(t.Context(), spec, nil, nil)) }()
+	looks := 0
+	n.until("layers to be asked for, and a while no more", func() error {
+		lock.Lock()
+		defer lock.Unlock()
+		if peak >= most {
+			looks++
+		}
+		if looks < 10 {
+			return fmt.Errorf("%d are", peak)
+		}
+		return nil
+	})
+	close(full)
+	must(t, <-pulled)
+	equal(t, "layers that were asked for at once (images.parallel_layers)", peak, most)
 	must(t, n.Images.RemoveImage(t.Context(), spec))
 }
