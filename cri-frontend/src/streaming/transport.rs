@@ -209,7 +209,7 @@ mod tests {
         let mut transport = Transport::run(async move { drop(released.await) }, writing);
         transport.ends_with(async move {
             let _stream = stream;
-            pending().await
+            pending::<()>().await;
         });
         let start = Instant::now();
         transport.finish().await;
