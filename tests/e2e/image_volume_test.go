@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -36,6 +37,11 @@ func TestImageOfAVolumeIsInUseUntilItsContainerIsRemoved(t *testing.T) {
 	must(t, n.Restart(t.Context()))
 	must(t, n.Runtime.StartContainer(t.Context(), c.id))
 	contains(t, "the volume", c.exec("ls", "/image"), "layer-0", "layer-1")
+	table, err := n.Command(t.Context(), "images").CombinedOutput()
+	must(t, err)
+	if user := regexp.MustCompile(`(?m)^<removed> .* ` + c.id[:13] + `$`); !user.Match(table) {
+		t.Errorf("the table of images does not show what uses the volume's: %s", table)
+	}
 	if now := n.imageBytes(); now < before+2*size {
 		t.Errorf("%d bytes of images are left of %d", now, before+2*size)
 	}

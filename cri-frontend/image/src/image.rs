@@ -1,6 +1,6 @@
 //! What the store knows of an image.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -16,7 +16,7 @@ pub struct Image {
     /// Bytes of its manifest, configuration and layers as the registry holds them.
     pub size: u64,
     /// Its configuration.
-    pub config: ImageConfiguration,
+    pub config: Arc<ImageConfiguration>,
     /// The layers' EROFS files, lowest first.
     pub layers: Vec<PathBuf>,
     /// Never removed, by configuration.

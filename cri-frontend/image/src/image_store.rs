@@ -6,7 +6,7 @@ use a3s_box_proto::config::Images;
 
 use crate::{
     Credentials, Image, ImageError, Usage,
-    layer::confine::kernel_confines_files,
+    layer::confine::{NO_LANDLOCK, kernel_confines_files},
     pull::{Puller, blocking},
     store::Store,
 };
@@ -28,10 +28,7 @@ impl ImageStore {
         // The TLS library wants its cryptography chosen once a process; whoever came first has chosen.
         let _ = rustls::crypto::ring::default_provider().install_default();
         if !kernel_confines_files() {
-            tracing::warn!(
-                "this kernel has no Landlock: mkfs.erofs is confined by a user of its own, no_new_privs, empty \
-                 network and IPC namespaces and resource limits, and can read files that everybody can read"
-            );
+            tracing::error!("{NO_LANDLOCK}");
         }
         let pinned = config.pinned.clone();
         let store = Arc::new(blocking("the store's start", move || Store::open(&root, &pinned)).await??);

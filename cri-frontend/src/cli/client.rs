@@ -8,6 +8,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::Failure;
 
+/// Of one answer, as the frontend sends it: the list of a full node has each pod's annotations.
+const MAX_ANSWER: usize = 16 << 20;
+
 /// A connection to both services.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -26,8 +29,8 @@ impl Client {
             .await
             .map_err(|error| format!("no frontend serves at {socket}: {}", root_cause(&error)))?;
         Ok(Self {
-            runtime: RuntimeServiceClient::new(channel.clone()),
-            images: ImageServiceClient::new(channel),
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),
+            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER),
         })
     }
 }

@@ -7,9 +7,8 @@ use std::{
 };
 
 use a3s_box_image::Verified;
-use a3s_box_proto::{
-    config::Config,
-    cri::{Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest},
+use a3s_box_proto::cri::{
+    ContainerStatusRequest, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
 };
 use clap::Args;
 use serde::Deserialize;
@@ -46,41 +45,61 @@ pub fn images(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut client, images, containers) = ask(&config).await?;
+        let mut client = Client::connect(&config).await?;
+        let images = client.images.list_images(ListImagesRequest::default()).await;
+        let images = images.map_err(|status| plain(&status))?.into_inner().images;
         if arguments.layers {
             return show_layers(&layers(&mut client, &images).await?);
         }
-        show_images(&images, &containers);
+        show_images(&images, &users(&mut client).await?);
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(config: &Config) -> Result<(Client, Vec<Image>, Vec<Container>), Failure> {
-    let mut client = Client::connect(config).await?;
-    let images = client.images.list_images(ListImagesRequest::default()).await;
-    let images = images.map_err(|status| plain(&status))?.into_inner().images;
-    let containers = client.runtime.list_containers(ListContainersRequest::default()).await;
-    let containers = containers.map_err(|status| plain(&status))?.into_inner().containers;
-    Ok((client, images, containers))
+/// What uses images.
+struct User {
+    container: String,
+    /// Ids of its own image and of those that it has as volumes.
+    images: BTreeSet<String>,
 }
 
-fn show_images(images: &[Image], containers: &[Container]) {
+async fn users(client: &mut Client) -> Result<Vec<User>, Failure> {
+    let containers = client.runtime.list_containers(ListContainersRequest::default()).await;
+    let mut users = Vec::new();
+    for container in containers.map_err(|status| plain(&status))?.into_inner().containers {
+        let request = ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
+        let mounts = match client.runtime.container_status(request).await {
+            Ok(answer) => answer.into_inner().status.unwrap_or_default().mounts,
+            // Removed meanwhile.
+            Err(status) if status.code() == tonic::Code::NotFound => continue,
+            Err(status) => return Err(plain(&status).into()),
+        };
+        let volumes = mounts.into_iter().filter_map(|mount| mount.image).map(|image| image.image_ref);
+        let images = volumes.chain([container.image_id]).filter(|id| !id.is_empty()).collect();
+        users.push(User { container: container.id, images });
+    }
+    Ok(users)
+}
+
+fn show_images(images: &[Image], users: &[User]) {
     println!("{:<60} {:<14} {:>10}  USED BY", "IMAGE", "ID", "SIZE");
-    for (name, id, size, users) in rows(images, containers) {
+    for (name, id, size, users) in rows(images, users) {
         println!("{name:<60} {:<14} {size:>10}  {users}", short(id));
     }
 }
 
 /// Name, id, size and users: an image under each of its names, and those that have lost theirs while in use.
-fn rows<'a>(images: &'a [Image], containers: &'a [Container]) -> Vec<(&'a str, &'a str, String, String)> {
-    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for container in containers {
-        users.entry(&container.image_id).or_default().push(short(&container.id));
+fn rows<'a>(images: &'a [Image], users: &'a [User]) -> Vec<(&'a str, &'a str, String, String)> {
+    let mut users_of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for user in users {
+        for id in &user.images {
+            users_of.entry(id).or_default().push(short(&user.container));
+        }
     }
     let mut rows = Vec::new();
     for image in images {
-        let mut used_by = users.remove(image.id.as_str()).unwrap_or_default();
+        let mut used_by = users_of.remove(image.id.as_str()).unwrap_or_default();
         if image.pinned {
             used_by.push("(pinned)");
         }
@@ -88,7 +107,7 @@ fn rows<'a>(images: &'a [Image], containers: &'a [Container]) -> Vec<(&'a str, &
             rows.push((name, image.id.as_str(), megabytes(image.size), used_by.join(" ")));
         }
     }
-    for (id, used_by) in users.into_iter().filter(|(id, _)| !id.is_empty()) {
+    for (id, used_by) in users_of {
         rows.push(("<removed>", id, "-".into(), used_by.join(" ")));
     }
     rows
@@ -181,22 +200,21 @@ mod tests {
             pinned,
             ..Image::default()
         };
-        let container = |id: &str, image: &str| Container {
-            id: id.into(),
-            image_id: image.into(),
-            ..Container::default()
+        let user = |container: &str, images: &[&str]| User {
+            container: container.into(),
+            images: images.iter().map(|id| (*id).to_owned()).collect(),
         };
         let images = [image("sha256:1", &["a:1", "a:2"], false), image("sha256:2", &[], true)];
-        let containers =
-            [container("c1", "sha256:1"), container("c2", "sha256:1"), container("c3", "sha256:3")];
-        let rows = rows(&images, &containers);
+        let users =
+            [user("c1", &["sha256:1"]), user("c2", &["sha256:1", "sha256:2"]), user("c3", &["sha256:3"])];
+        let rows = rows(&images, &users);
         let shown: Vec<_> = rows.iter().map(|(name, id, _, users)| (*name, *id, users.as_str())).collect();
         assert_eq!(
             shown,
             [
                 ("a:1", "sha256:1", "c1 c2"),
                 ("a:2", "sha256:1", "c1 c2"),
-                ("<none>", "sha256:2", "(pinned)"),
+                ("<none>", "sha256:2", "c2 (pinned)"),
                 ("<removed>", "sha256:3", "c3"),
             ]
         );

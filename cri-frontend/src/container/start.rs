@@ -44,7 +44,9 @@ async fn start_once(node: &Arc<Node>, container: &Arc<Container>) -> Result<(), 
         Err(cause) => {
             let error = Error::StartFailed { id: container.id.to_string(), source: Box::new(cause) };
             warn!(%error, "container failed to start");
-            give_up(node, container, &shim, &error).await?;
+            if let Err(unwritten) = give_up(node, container, &shim, &error).await {
+                warn!(container = %container.id, error = %unwritten, "its failure is in memory only");
+            }
             Err(error)
         }
     }

@@ -10,9 +10,9 @@ use super::{
     bury::{bury, bury_without_shim},
 };
 use crate::{
-    container,
+    container::{self, shim_socket::SOCKETS},
     error::Error,
-    node::Node,
+    node::{Node, files},
     shim::{Connection, Shim, ShimError, connect},
 };
 
@@ -105,11 +105,8 @@ async fn take_over(
     before: Before,
 ) -> Result<(), Error> {
     let state = shim.state().await?;
-    if before == Before::Another
-        && let Err(error) = shim.abandon_execs().await
-    {
-        // One of an older version does not know the call.
-        warn!(sandbox = %sandbox.id, %error, "execs of an earlier frontend go on until they end");
+    if before == Before::Another {
+        abandon(sandbox, shim).await?;
     }
     let containers = node.containers_of(sandbox);
     container::observe(node, &containers, &state).await?;
@@ -120,6 +117,19 @@ async fn take_over(
         if container.record.with(|record| record.state.is_running()) {
             container::watch(node, &container, shim.clone());
         }
+    }
+    Ok(())
+}
+
+/// Ends what an earlier frontend was doing.
+async fn abandon(sandbox: &Sandbox, shim: &Shim) -> Result<(), Error> {
+    // Nobody comes any more to where it waited for streams; before this one can, it must know the shim.
+    let sockets = sandbox.bundle.join(SOCKETS);
+    files::remove_tree(sockets.clone()).await?;
+    files::make_private_dir(sockets).await?;
+    if let Err(error) = shim.abandon_execs().await {
+        // One of an older version does not know the call.
+        warn!(sandbox = %sandbox.id, %error, "execs of an earlier frontend go on until they end");
     }
     Ok(())
 }

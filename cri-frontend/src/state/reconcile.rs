@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     node::{Node, files},
     sandbox::{self, Phase, Sandbox, SandboxRecord},
-    shim::{Connection, Shim, ShimError, connect},
+    shim::{Connection, ShimError, connect},
 };
 
 /// Pods looked at at the same time.
@@ -70,11 +70,16 @@ pub async fn reconcile(node: &Arc<Node>, loaded: Loaded) -> Result<(), Error> {
     let sandboxes: Vec<SandboxRecord> = decode("pod sandbox", loaded.sandboxes);
     let containers: Vec<ContainerRecord> = decode("container", loaded.containers);
     let recovered = recover(node, &sandboxes, &containers);
+    // A full disk keeps no frontend from its start: the copies stay, and the collection below makes room.
     for record in &recovered.sandboxes {
-        super::Tracked::new(record.clone()).persist(&node.db).await?;
+        if let Err(error) = super::Tracked::new(record.clone()).persist(&node.db).await {
+            warn!(sandbox = %record.id, %error, "a recovered record is in memory only");
+        }
     }
     for record in &recovered.containers {
-        super::Tracked::new(record.clone()).persist(&node.db).await?;
+        if let Err(error) = super::Tracked::new(record.clone()).persist(&node.db).await {
+            warn!(container = %record.id, %error, "a recovered record is in memory only");
+        }
     }
     for record in sandboxes.into_iter().chain(recovered.sandboxes) {
         enter_sandbox(node, record);
@@ -82,7 +87,9 @@ pub async fn reconcile(node: &Arc<Node>, loaded: Loaded) -> Result<(), Error> {
     for record in containers.into_iter().chain(recovered.containers) {
         enter_container(node, record).await;
     }
-    node.images.collect().await?;
+    if let Err(error) = node.images.collect().await {
+        warn!(%error, "removed images take room until the next start");
+    }
     let owner = node.clone();
     let settling = node.work.spawn(async move {
         let all = owner.sandboxes.all();
@@ -201,7 +208,13 @@ async fn settle(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
     };
     let verdict = verdict(&phase, boot_id == node.boot_id, found(&connection));
     let settled = match (verdict, connection) {
-        (Verdict::Adopt, Ok(Connection::Live(shim))) => adopt(node, &sandbox, shim).await,
+        (Verdict::Adopt, Ok(Connection::Live(shim))) => {
+            if let Err(error) = sandbox::adopt(node, &sandbox, shim).await {
+                warn!(sandbox = %sandbox.id, %error, "a pod sandbox is not taken over yet");
+                sandbox::find(node, &sandbox);
+            }
+            Ok(())
+        }
         (Verdict::Bury(reason), _) => {
             sandbox::bury_without_shim(node, &sandbox, reason).await;
             Ok(())
@@ -218,14 +231,6 @@ async fn settle(node: &Arc<Node>, sandbox: Arc<Sandbox>) {
     if let Err(error) = settled {
         warn!(sandbox = %sandbox.id, ?verdict, %error, "a pod sandbox is not settled");
     }
-}
-
-async fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, shim: Shim) -> Result<(), Error> {
-    // Nobody comes any more to where the last frontend waited for streams; before this one can, it must know the shim.
-    let sockets = sandbox.bundle.join(SOCKETS);
-    files::remove_tree(sockets.clone()).await?;
-    files::make_private_dir(sockets).await?;
-    sandbox::adopt(node, sandbox, shim).await
 }
 
 fn found(connection: &Result<Connection, ShimError>) -> Found {

@@ -30,15 +30,29 @@ pub const OFFER: Offer = Offer {
 
 /// Ports that one WebSocket may forward: two channels each, of 256 with one to spare.
 const MOST_PORTS: usize = 127;
+/// The same where a channel is a character of ASCII from '0' on.
+const MOST_PORTS_BASE64: usize = 40;
 
 /// Whether there is a channel for each port, where channels are agreed upon: SPDY's clients name ports themselves.
 pub fn fits(wanted: &request::PortForward, agreed: &Upgrade) -> Result<(), Refusal> {
     let count = wanted.ports.len();
-    match agreed {
-        Upgrade::Spdy(_) | Upgrade::WebSocket { protocol: Some(TUNNEL), .. } => Ok(()),
-        Upgrade::WebSocket { .. } if (1..=MOST_PORTS).contains(&count) => Ok(()),
-        Upgrade::WebSocket { .. } => Err(Refusal::Ports { count, most: MOST_PORTS }),
+    match most_ports(agreed) {
+        Some(most) if !(1..=most).contains(&count) => Err(Refusal::Ports { count, most }),
+        _ => Ok(()),
     }
+}
+
+/// None where clients name ports themselves.
+fn most_ports(agreed: &Upgrade) -> Option<usize> {
+    match agreed {
+        Upgrade::Spdy(_) | Upgrade::WebSocket { protocol: Some(TUNNEL), .. } => None,
+        Upgrade::WebSocket { protocol, .. } if is_base64(*protocol) => Some(MOST_PORTS_BASE64),
+        Upgrade::WebSocket { .. } => Some(MOST_PORTS),
+    }
+}
+
+fn is_base64(protocol: Option<&str>) -> bool {
+    protocol.is_some_and(|name| name.contains("base64"))
 }
 
 /// Serves a client until it leaves.
@@ -54,7 +68,7 @@ pub async fn serve(
             over_spdy(node, &wanted.sandbox, Tunnel::open(connection).await).await;
         }
         Upgrade::WebSocket { protocol, .. } => {
-            let codec = Codec { base64: protocol.is_some_and(|name| name.contains("base64")), close: false };
+            let codec = Codec { base64: is_base64(*protocol), close: false };
             over_channels(node, wanted, codec, connection).await;
         }
     }
@@ -92,6 +106,7 @@ async fn over_spdy(
     }
     // The client has gone: its connections go with it.
     drop(forwards);
+    drop(pairs);
     drop(session);
     transport.finish().await;
 }
@@ -130,4 +145,18 @@ async fn over_channels(
     }
     drop(forwards);
     transport.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_port_has_channels_that_can_be_written() {
+        let agreed = |protocol| Upgrade::WebSocket { key: Vec::new(), protocol: Some(protocol) };
+        assert_eq!(most_ports(&agreed(TUNNEL)), None);
+        assert!(most_ports(&agreed("v4.channel.k8s.io")).unwrap() * 2 <= 256);
+        let last = most_ports(&agreed("v4.base64.channel.k8s.io")).unwrap() * 2 - 1;
+        assert!(last + usize::from(b'0') < 128, "{last} is no character of ASCII");
+    }
 }

@@ -1,6 +1,7 @@
 //! The connection below a session's streams, as a task of its own.
 
 use std::{
+    future::pending,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -61,7 +62,9 @@ impl Transport {
 
     /// Waits until what was sent has been written. The streams must have been let go.
     pub async fn finish(self) {
-        let Self { driver, writing, .. } = self;
+        let Self { driver, writing, signs, .. } = self;
+        // They have a hold of streams, without whose end the connection has none.
+        drop(signs);
         writing.note();
         // A client that does not read does not get the rest.
         tokio::select! { _ = driver => {} () = writing.idle() => {} }
@@ -148,7 +151,9 @@ impl Activity {
     /// Waits until nothing has happened for the whole time-out.
     pub async fn idle(&self) {
         loop {
-            let until = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + self.timeout;
+            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            // A time-out beyond what the clock can say is none.
+            let Some(until) = last.checked_add(self.timeout) else { return pending().await };
             if Instant::now() >= until {
                 return;
             }
@@ -194,5 +199,26 @@ mod tests {
         let start = Instant::now();
         transport.finish().await;
         assert_eq!(start.elapsed(), LAST_SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_that_has_hold_of_a_stream_does_not_keep_the_connection() {
+        let (_client, connection) = duplex(10);
+        let (_connection, writing) = Watched::new(connection);
+        let (stream, released) = tokio::sync::oneshot::channel::<()>();
+        let mut transport = Transport::run(async move { drop(released.await) }, writing);
+        transport.ends_with(async move {
+            let _stream = stream;
+            pending::<()>().await;
+        });
+        let start = Instant::now();
+        transport.finish().await;
+        assert!(start.elapsed() < LAST_SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_time_out_is_none() {
+        let activity = Activity::new(Duration::from_secs(i64::MAX.unsigned_abs()));
+        tokio::time::timeout(Duration::from_secs(3600), activity.idle()).await.unwrap_err();
     }
 }

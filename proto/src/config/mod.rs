@@ -152,6 +152,11 @@ mod tests {
             }
         }
         assert_eq!(known, names);
+        let is_key = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase());
+        let lines: Vec<&str> = DEFAULT_TEXT.lines().collect();
+        for pair in lines.windows(2).filter(|pair| is_key(pair[1])) {
+            assert!(pair[0].starts_with("# "), "{}: has no comment of its own", pair[1]);
+        }
     }
 
     #[test]

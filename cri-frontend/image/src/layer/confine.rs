@@ -15,7 +15,7 @@ use landlock::{
 
 use super::Limits;
 
-/// The converter's own user: no process or file but its own has it.
+/// The converters' own user: no other process and no other file has it. Landlock keeps them apart from each other.
 pub(super) const CONVERTER_ID: u32 = 1_999_999_999;
 /// Its memory grows with the number of entries: about 800 bytes each.
 const MAX_MEMORY: u64 = 2 << 30;
@@ -23,6 +23,9 @@ const MAX_MEMORY: u64 = 2 << 30;
 const METADATA_ROOM: u64 = 4 << 30;
 /// The newest rights that we name; an older kernel takes those that it knows.
 const RIGHTS: ABI = ABI::V6;
+/// Why nothing is converted: without it, whoever takes the converter over reads what everybody can read.
+pub(crate) const NO_LANDLOCK: &str = "this kernel has no Landlock, without which no image is converted (Linux 5.13; \
+                                      the kernel's parameter lsm= must name landlock where it is given)";
 /// Where a distribution's own converter has its libraries; ours has none.
 const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"];
 
@@ -40,6 +43,7 @@ pub(super) fn confine(command: &mut Command, program: &File, work: &File, limits
         std::os::unix::fs::fchown(work, Some(CONVERTER_ID), Some(CONVERTER_ID))?;
     }
     let files = files(program.as_fd(), work.as_fd()).map_err(io::Error::other)?;
+    let files = files.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, NO_LANDLOCK))?;
     let bounds = Bounds {
         work: work.as_raw_fd(),
         file_size: limits.unpacked.saturating_add(METADATA_ROOM),
@@ -47,7 +51,7 @@ pub(super) fn confine(command: &mut Command, program: &File, work: &File, limits
         change_user: is_root,
     };
     // SAFETY: the closure makes system calls only, on values that it owns or that outlive the fork.
-    unsafe { command.pre_exec(move || bounds.apply(files.as_ref().map(AsRawFd::as_raw_fd))) };
+    unsafe { command.pre_exec(move || bounds.apply(files.as_raw_fd())) };
     Ok(())
 }
 
@@ -79,7 +83,7 @@ struct Bounds {
 
 impl Bounds {
     /// Privileges go last: what comes before needs them.
-    fn apply(self, files: Option<RawFd>) -> io::Result<()> {
+    fn apply(self, files: RawFd) -> io::Result<()> {
         // SAFETY: system calls without pointers, but for the rlimits on this stack.
         unsafe {
             check(libc::fchdir(self.work))?;
@@ -110,10 +114,8 @@ impl Bounds {
             check(libc::setrlimit(libc::RLIMIT_NPROC, &raw const none))?;
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             // Wants no_new_privs of whoever is not root.
-            if let Some(files) = files {
-                let restricted = libc::syscall(libc::SYS_landlock_restrict_self, files, 0_u32);
-                check(restricted as libc::c_int)?;
-            }
+            let restricted = libc::syscall(libc::SYS_landlock_restrict_self, files, 0_u32);
+            check(restricted as libc::c_int)?;
             // After the change of user, which clears it.
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))
         }

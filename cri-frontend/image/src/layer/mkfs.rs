@@ -59,7 +59,14 @@ impl Converter {
         confine(&mut command, &program, &work, limits).map_err(failed("confine"))?;
         let mut child = command.spawn().map_err(failed("start"))?;
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin, directory: directory.to_owned(), limits })
+        let converter = Self { child, stdin, directory: directory.to_owned(), limits };
+        converter.die_first().map_err(failed("confine"))?;
+        Ok(converter)
+    }
+
+    /// Where memory runs out, a hostile layer's converter goes before any pod: it has inherited the frontend's protection.
+    fn die_first(&self) -> io::Result<()> {
+        std::fs::write(format!("/proc/{}/oom_score_adj", self.child.id()), "1000")
     }
 
     /// Where the tar stream goes. To be called once.

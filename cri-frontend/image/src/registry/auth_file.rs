@@ -1,6 +1,6 @@
 //! docker's `config.json`: credentials by registry.
 
-use std::{collections::HashMap, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ const MAX_SIZE: u64 = 1 << 20;
 #[derive(Deserialize)]
 struct ConfigFile {
     #[serde(default)]
-    auths: HashMap<String, Auth>,
+    auths: BTreeMap<String, Auth>,
 }
 
 #[derive(Deserialize, Default)]
@@ -37,7 +37,7 @@ pub(super) fn find(path: &Path, registry: &str) -> Result<Option<Credentials>, R
     // The parser's message could quote a secret; its position cannot.
     let parsed: ConfigFile = serde_json::from_str(&text)
         .map_err(|error| failed(format!("not valid at line {}, column {}", error.line(), error.column())))?;
-    let found = parsed.auths.into_iter().find(|(key, _)| same_registry(key, registry));
+    let found = parsed.auths.into_iter().find(|(key, _)| is_whole(key) && same_registry(key, registry));
     Ok(found.map(|(_, auth)| Credentials {
         username: auth.username,
         password: auth.password,
@@ -53,6 +53,14 @@ pub(super) fn same_registry(address: &str, registry: &str) -> bool {
     let host = address.trim_start_matches("https://").trim_start_matches("http://");
     let host = host.split('/').next().unwrap_or_default();
     canonical(host) == canonical(registry)
+}
+
+/// Whether an address is a registry's, and none within it: beside Docker Hub's `/v1/`, docker's own sign-in keeps tokens
+/// under `/v1/access-token` and `/v1/refresh-token`, which no registry takes.
+fn is_whole(address: &str) -> bool {
+    let address = address.trim_start_matches("https://").trim_start_matches("http://");
+    let path = address.split_once('/').map_or("", |(_, path)| path);
+    matches!(path.trim_end_matches('/'), "" | "v1" | "v2")
 }
 
 /// Docker Hub has three names.
@@ -78,6 +86,17 @@ mod tests {
         assert_eq!(find(&path, "r.example:5000").unwrap().unwrap().username, "u");
         assert!(find(&path, "r.example").unwrap().is_none());
         assert!(find(Path::new(""), "r.example").unwrap().is_none());
+    }
+
+    #[test]
+    fn tokens_of_dockers_sign_in_are_no_credentials() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let text = r#"{"auths": {"https://index.docker.io/v1/access-token": {"auth": "YQ=="},
+            "https://index.docker.io/v1/": {"auth": "aHVi"},
+            "https://index.docker.io/v1/refresh-token": {"auth": "cg=="}}}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(find(&path, "docker.io").unwrap().unwrap().auth, "aHVi");
     }
 
     #[test]

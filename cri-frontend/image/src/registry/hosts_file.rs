@@ -240,7 +240,8 @@ fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(bad()),
         };
-        total += Duration::try_from_secs_f64(number * unit).map_err(|_| bad())?;
+        let part = Duration::try_from_secs_f64(number * unit).map_err(|_| bad())?;
+        total = total.checked_add(part).ok_or_else(bad)?;
         rest = &rest[end..];
     }
     if total.is_zero() { Err(bad()) } else { Ok(total) }
@@ -323,6 +324,7 @@ mod tests {
             ("[host.'https://a']\ncapabilities = ['fly']", "fly"),
             ("[host.'ftp+http://a']", "ftp"),
             ("dial_timeout = 'soon'", "soon"),
+            ("dial_timeout = '10000000000000000000s10000000000000000000s'", "bad duration"),
             ("host = 3", "host"),
         ] {
             let reason = parse(text, Path::new("/d")).unwrap_err();

@@ -33,6 +33,8 @@ struct State {
     configs: HashMap<Digest, Arc<ImageConfiguration>>,
     /// Images in use, by who uses them.
     holds: HashMap<String, Digest>,
+    /// Images that are being freed: nobody can hold them any more.
+    leaving: BTreeSet<Digest>,
     /// Layers that pulls count on, by how many.
     leases: HashMap<LayerKey, usize>,
 }
@@ -123,7 +125,7 @@ impl Store {
             repo_tags: record.tags.iter().cloned().collect(),
             repo_digests: record.digests.iter().cloned().collect(),
             size: record.size,
-            config: state.configs.get(id)?.as_ref().clone(),
+            config: state.configs.get(id)?.clone(),
             layers: record.layers.iter().map(|key| self.disk.layer_file(key)).collect(),
             pinned: self.is_pinned(id, record),
         })
@@ -204,7 +206,8 @@ impl Store {
     pub(crate) fn hold(&self, id: &str, holder: &str) -> Result<(), ImageError> {
         let mut state = self.state();
         let missing = || ImageError::NotFound { name: id.to_owned() };
-        let id = lookup(&state.records, id)?.ok_or_else(missing)?;
+        let found = lookup(&state.records, id)?.filter(|id| !state.leaving.contains(id));
+        let id = found.ok_or_else(missing)?;
         state.holds.insert(holder.to_owned(), id);
         Ok(())
     }
@@ -244,9 +247,12 @@ impl Store {
         if records == state.records {
             return Ok(());
         }
+        state.leaving = state.records.keys().filter(|id| !records.contains_key(*id)).cloned().collect();
         drop(state);
-        index::save(&self.disk, &records)?;
+        let saved = index::save(&self.disk, &records);
         state = self.state();
+        state.leaving.clear();
+        saved?;
         let mut gone = std::mem::replace(&mut state.records, records);
         gone.retain(|id, _| !state.records.contains_key(id));
         let mut removed = Vec::new();
@@ -401,6 +407,36 @@ mod tests {
             kept: Vec::new(),
             size: 0,
         }
+    }
+
+    #[test]
+    fn an_image_that_is_held_while_it_is_removed_stays_or_cannot_be_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), &[]).unwrap();
+        for _ in 0..40 {
+            let id = store.add(image()).unwrap().id;
+            let held = std::thread::scope(|scope| {
+                scope.spawn(|| store.remove("x").unwrap());
+                let hold = || std::iter::repeat_with(|| store.hold(&id, "holder").is_ok()).take(1000).last();
+                scope.spawn(hold).join().unwrap().unwrap()
+            });
+            assert_eq!(held, store.held("holder").is_some());
+            assert_eq!(held, store.disk.config(&Digest::of(&image().config)).exists());
+            store.release("holder");
+            store.collect(None).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_image_whose_removal_cannot_be_written_can_be_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), &[]).unwrap();
+        let id = store.add(image()).unwrap().id;
+        let index = index::path(store.disk.root());
+        std::fs::remove_file(&index).unwrap();
+        std::fs::create_dir(&index).unwrap();
+        store.remove("x").unwrap_err();
+        store.hold(&id, "holder").unwrap();
     }
 
     #[test]

@@ -264,6 +264,16 @@ async fn documents_that_are_too_large_or_make_no_sense_are_refused() {
     content.manifest("r", "t", MANIFEST, &manifest);
     let error = pull_of(content, |_, reply| reply).await.0.unwrap_err();
     assert!(error.to_string().contains("configuration"), "{error}");
+    let mut content = Content::default();
+    let large = vec![b' '; (4 << 20) + 1];
+    let config = content.blob("r", &large);
+    let size = large.len();
+    let manifest =
+        format!(r#"{{"schemaVersion":2,"config":{{"digest":"{config}","size":{size}}},"layers":[]}}"#);
+    content.manifest("r", "t", MANIFEST, &manifest);
+    let error = pull_of(content, |_, reply| reply).await.0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+    assert!(error.to_string().contains("max_manifest_kb"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

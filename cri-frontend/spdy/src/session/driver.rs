@@ -81,7 +81,9 @@ impl Drop for End {
 async fn idle(shared: &Shared, limit: Option<Duration>) -> SessionError {
     let Some(limit) = limit else { pending().await };
     loop {
-        let due = shared.lock().last_activity() + limit;
+        let last = shared.lock().last_activity();
+        // A limit beyond what the clock can say is none.
+        let Some(due) = last.checked_add(limit) else { pending().await };
         if Instant::now() >= due {
             return SessionError::Idle(limit);
         }

@@ -26,7 +26,7 @@ pub fn item(image: &Image) -> cri::Image {
 /// The verbose part: the image's own configuration, where crictl looks for it, and the files of its layers, the lowest
 /// first.
 pub fn info(image: &Image) -> Result<HashMap<String, String>, Error> {
-    let config = serde_json::to_value(&image.config)
+    let config = serde_json::to_value(image.config.as_ref())
         .map_err(|error| Error::Invalid(format!("image {}: {error}", image.id)))?;
     Ok(super::info(&json!({ "imageSpec": config, "layers": image.layers })))
 }
