@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/a3s-box/target
 export A3S_BOX_STAGE := $(CURDIR)/target/stage
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup fmt clippy unit build helpers guest stage e2e bench overhead critest kubelet containerd test-runc
+.PHONY: help demo test show setup fmt clippy unit build helpers guest stage e2e bench overhead critest kubelet containerd test-runc
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,7 @@ setup: ## install Debian packages; check for Rust and Go
 
 fmt: ## check the formatting of Rust and Go code
 	cargo fmt --all --check
-	cd tests && test -z "$$(gofmt -l . | tee /dev/stderr)"
+	cd tests && unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; false; }
 
 clippy: ## lint Rust and Go code
 	cargo clippy --workspace --all-features --all-targets --locked -- -D warnings

@@ -68,7 +68,7 @@ cached() {
         fi
         mv "$out" "$dir"
         rm -rf "$scratch"
-        find "$cache/$name" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +5 | cut -d' ' -f2- | xargs -r rm -rf
+        find "$cache/$name" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\0' | sort -zrn | tail -zn +5 | cut -zd' ' -f2- | xargs -0r rm -rf
         step "$name: built in $((SECONDS - started)) s"
     fi
     exec {lock}>&-

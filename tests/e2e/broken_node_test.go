@@ -50,7 +50,7 @@ func TestHealthyNodeIsReady(t *testing.T) {
 	for _, text := range response.Info {
 		info.WriteString(text)
 	}
-	contains(t, "Status", info.String(), "sha256", "tcg")
+	contains(t, "Status", info.String(), "sha256", accelerator(t))
 }
 
 func TestMissingCNIConfigIsReported(t *testing.T) {
@@ -98,7 +98,7 @@ func TestBrokenKernelIsReportedAndUndone(t *testing.T) {
 	must(t, os.WriteFile(kernel, []byte("no kernel"), 0o644))
 	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.kernel": kernel, "vm.boot_timeout_s": 3}})
 	_, err := n.tryPod("")
-	refused(t, err, codes.Internal, "booting the guest failed (accelerator tcg)", "qemu")
+	refused(t, err, codes.Internal, "booting the guest failed (accelerator "+accelerator(t)+")", "qemu")
 }
 
 // What a guest says that gives up reaches whoever asked for the pod, and nobody waits for its agent.
@@ -107,7 +107,7 @@ func TestGuestThatDoesNotBootIsQuotedAndUndone(t *testing.T) {
 	must(t, os.WriteFile(initramfs, []byte("no archive"), 0o644))
 	n := ownNode(t, fixture.Options{Config: fixture.Config{"vm.initramfs": initramfs}})
 	_, err := n.tryPod("")
-	refused(t, err, codes.Internal, "booting the guest failed (accelerator tcg)", "the guest's console ends with", "Kernel panic")
+	refused(t, err, codes.Internal, "booting the guest failed (accelerator "+accelerator(t)+")", "the guest's console ends with", "Kernel panic")
 }
 
 // virtualizes tells whether the processor runs stock guests under KVM.
@@ -115,6 +115,15 @@ func virtualizes(t *testing.T) bool {
 	t.Helper()
 	flags := " " + strings.ReplaceAll(mustRead(t, "/proc/cpuinfo"), "\n", " ") + " "
 	return strings.Contains(flags, " vmx ") || strings.Contains(flags, " svm ")
+}
+
+// accelerator is how this machine's VMs run.
+func accelerator(t *testing.T) string {
+	t.Helper()
+	if virtualizes(t) {
+		return "kvm"
+	}
+	return "tcg"
 }
 
 func TestEmulationIsNoSilentFallback(t *testing.T) {

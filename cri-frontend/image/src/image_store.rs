@@ -19,6 +19,11 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
+    /// Why this node can convert no layer, and what would help.
+    pub fn obstacle() -> Option<&'static str> {
+        (!kernel_confines_files()).then_some(NO_LANDLOCK)
+    }
+
     /// Opens the store in a directory, which no other process may use, and removes what an earlier process left
     /// half-made. Images that were removed while in use stay until [`Self::collect`].
     ///
@@ -27,9 +32,6 @@ impl ImageStore {
     pub async fn open(root: PathBuf, config: &Images, mkfs_erofs: PathBuf) -> Result<Self, ImageError> {
         // The TLS library wants its cryptography chosen once a process; whoever came first has chosen.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        if !kernel_confines_files() {
-            tracing::error!("{NO_LANDLOCK}");
-        }
         let pinned = config.pinned.clone();
         let store = Arc::new(blocking("the store's start", move || Store::open(&root, &pinned)).await??);
         let puller = Arc::new(Puller::new(store.clone(), config, mkfs_erofs));

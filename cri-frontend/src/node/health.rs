@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use a3s_box_image::ImageStore;
 use a3s_box_proto::{
     accelerator::{Choice, kvm_is_usable},
     config::{Accelerator, Config},
@@ -68,6 +69,7 @@ pub async fn manifest(node: &Node) -> Result<Value, Error> {
 
 fn runtime(config: &Config, accelerator: Result<&Choice, &String>) -> Condition {
     let mut missing: Vec<String> = needed(config).into_iter().filter_map(|file| file.problem()).collect();
+    missing.extend(ImageStore::obstacle().map(str::to_owned));
     if let Err(reason) = accelerator {
         missing.push(reason.clone());
     }
