@@ -25,13 +25,14 @@ func TestEventsReachAllWhoListen(t *testing.T) {
 	n := onNode(t)
 	first, second := n.listen(), n.listen()
 	p := n.runPod()
-	c := p.shell("main", "until [ -e /dev/shm/go ]; do usleep 10000; done; exit 5")
+	dir := n.hostDir()
+	c := p.shell("main", "until [ -e /host/go ]; do usleep 10000; done; exit 5", mounted(bind(dir, "/host")))
 	other := p.idle("other")
 	for _, events := range []*events{first, second} {
 		events.until("the start", c.id, "CREATED STARTED")
 	}
-	c.exec("sh", "-c", "(usleep 500000; touch /dev/shm/go) > /dev/null 2>&1 &")
 	n.restart(func() {
+		must(t, os.WriteFile(dir+"/go", nil, 0o644))
 		n.until("the container's exit to be recorded", func() error {
 			_, err := readFile(n.PodDir(p.id) + "/containers/" + c.id + "/exit.json")
 			return err

@@ -31,9 +31,12 @@ func (n *node) killedWhen(pattern string, there bool, call func() error) {
 	for deadline := time.Now().Add(patience); !reached(); time.Sleep(time.Millisecond) {
 		select {
 		case err := <-ended:
-			// It came and went between two looks.
-			n.t.Logf("%s was missed: %v", pattern, err)
-			ended <- err
+			// It came with the call's end, between two looks.
+			must(n.t, err)
+			if !reached() {
+				n.t.Fatalf("%s does not come", pattern)
+			}
+			n.t.Logf("%s was too late", pattern)
 			return
 		default:
 		}

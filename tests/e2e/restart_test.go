@@ -73,9 +73,10 @@ func TestPodSurvivesFrontendKill(t *testing.T) {
 func TestExitDuringFrontendsAbsenceIsReported(t *testing.T) {
 	n := onNode(t)
 	p := n.runPod()
-	c := p.shell("main", "until [ -e /dev/shm/go ]; do usleep 10000; done; echo bye; exit 5")
-	c.exec("sh", "-c", "(usleep 500000; touch /dev/shm/go) > /dev/null 2>&1 &")
+	dir := n.hostDir()
+	c := p.shell("main", "until [ -e /host/go ]; do usleep 10000; done; echo bye; exit 5", mounted(bind(dir, "/host")))
 	n.restart(func() {
+		must(t, os.WriteFile(dir+"/go", nil, 0o644))
 		n.until("the container's last word", func() error {
 			if text := mustRead(t, c.logPath()); !strings.Contains(text, "bye") {
 				return fmt.Errorf("the log is %q", text)
