@@ -132,7 +132,10 @@ fn recover(node: &Node, sandboxes: &[SandboxRecord], containers: &[ContainerReco
             recovered.sandboxes.push(record);
         }
         for dir in directories(&dir.join(CONTAINERS)) {
-            let Some(record) = mirror::<ContainerRecord>(&dir.join(container::MIRROR)) else { continue };
+            let Some(record) = mirror::<ContainerRecord>(&dir.join(container::MIRROR)) else {
+                remove_half_made(&dir);
+                continue;
+            };
             if !containers.iter().any(|known| known.id == record.id) {
                 warn!(container = %record.id, "a container without a record is recovered");
                 recovered.containers.push(record);
@@ -148,6 +151,14 @@ fn remove_unbegun(dir: &Path) {
     if fs::remove_dir(dir.join(SOCKETS)).is_ok() {
         let removed = fs::remove_dir(dir);
         info!(dir = %dir.display(), ?removed, "a pod's directory was never used");
+    }
+}
+
+/// What a killed frontend had begun for a container before it wrote the copy of the record, which comes before the record.
+fn remove_half_made(dir: &Path) {
+    if matches!(dir.join(container::MIRROR).try_exists(), Ok(false)) {
+        let removed = fs::remove_dir_all(dir);
+        info!(dir = %dir.display(), ?removed, "a container's directory was never used");
     }
 }
 
