@@ -11,6 +11,7 @@ use a3s_box_proto::{
     },
     ids::{ContainerId, ExecId},
 };
+use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::Code;
 
@@ -107,11 +108,40 @@ impl Agent {
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {
         let request = StartContainerRequest { container_id: id.to_string(), ..Default::default() };
-        call!(self, start_container, LONG, request).map(drop)
+        let answer = call!(self, start_container, LONG, request).map(drop);
+        if let Err(AgentError::TimedOut { .. }) = answer {
+            self.end_late(&ProcessRef { container: id.clone(), exec: None }).await;
+        }
+        answer
     }
 
-    pub async fn exec(&self, request: ExecRequest) -> Result<(), AgentError> {
-        call!(self, exec, LONG, request).map(drop)
+    pub async fn exec(&self, process: &ProcessRef, request: ExecRequest) -> Result<(), AgentError> {
+        let request = ExecRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            ..request
+        };
+        let answer = call!(self, exec, LONG, request).map(drop);
+        if let Err(AgentError::TimedOut { .. }) = answer {
+            self.end_late(process).await;
+        }
+        answer
+    }
+
+    /// Ends what the guest may be starting still, or have started: nobody here will watch over it.
+    async fn end_late(&self, process: &ProcessRef) {
+        let end = async {
+            let all = process.exec.is_none();
+            self.signal(process, libc::SIGKILL.cast_unsigned(), all).await?;
+            if let Ok(told) = timeout(SHORT, self.wait(process)).await {
+                told?;
+            }
+            // A container is deleted by who made it.
+            if all { Ok(()) } else { self.delete(process).await }
+        };
+        if let Err(error) = end.await {
+            warn!(?process, %error, "what was started too late may run in the guest");
+        }
     }
 
     pub async fn signal(&self, process: &ProcessRef, signal: u32, all: bool) -> Result<(), AgentError> {

@@ -2,8 +2,9 @@ use std::io;
 
 use a3s_box_proto::{
     agent::{
-        CreateContainerRequest, CreateContainerResponse, DeleteRequest, DeleteResponse, WaitRequest,
-        WaitResponse,
+        CreateContainerRequest, CreateContainerResponse, DeleteRequest, DeleteResponse, ExecRequest,
+        ExecResponse, SignalRequest, SignalResponse, StartContainerRequest, StartContainerResponse,
+        WaitRequest, WaitResponse,
     },
     agent_ttrpc::{self, create_agent},
 };
@@ -22,7 +23,7 @@ struct Guest {
 
 impl Guest {
     fn agent(gone: CancellationToken) -> (Agent, mpsc::Receiver<Asked>) {
-        let (asked, told) = mpsc::channel(1);
+        let (asked, told) = mpsc::channel(3);
         (Agent::new(Arc::new(Self { asked, servers: Mutex::default() }), gone), told)
     }
 }
@@ -32,6 +33,8 @@ impl Guest {
 enum Asked {
     /// A wait, and how long the caller would have it work.
     Wait(Duration),
+    /// A signal to an exec, or to a whole container.
+    Signal(String, u32, bool),
     /// The deletion of a container.
     Delete(String),
 }
@@ -53,6 +56,23 @@ impl agent_ttrpc::Agent for Endless {
         _: CreateContainerRequest,
     ) -> ttrpc::Result<CreateContainerResponse> {
         std::future::pending().await
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        _: StartContainerRequest,
+    ) -> ttrpc::Result<StartContainerResponse> {
+        std::future::pending().await
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: ExecRequest) -> ttrpc::Result<ExecResponse> {
+        std::future::pending().await
+    }
+
+    async fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> ttrpc::Result<SignalResponse> {
+        self.0.send(Asked::Signal(request.exec_id, request.signal, request.all)).await.unwrap();
+        Ok(SignalResponse::new())
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
@@ -116,4 +136,20 @@ async fn a_container_that_is_made_too_late_is_deleted() {
         agent.create_container(&"c1".parse().unwrap(), CreateContainerRequest::new()).await.unwrap_err();
     assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
     assert!(matches!(asked.recv().await, Some(Asked::Delete(id)) if id == "c1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_started_too_late_is_killed() {
+    let (agent, mut asked) = Guest::agent(CancellationToken::new());
+    let container = "c1".parse().unwrap();
+    let error = agent.start_container(&container).await.unwrap_err();
+    assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
+    assert!(matches!(asked.recv().await, Some(Asked::Signal(exec, 9, true)) if exec.is_empty()));
+    assert!(matches!(asked.recv().await, Some(Asked::Wait(_))));
+    let exec = ProcessRef { container, exec: Some("e1".parse().unwrap()) };
+    let error = agent.exec(&exec, ExecRequest::new()).await.unwrap_err();
+    assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
+    assert!(matches!(asked.recv().await, Some(Asked::Signal(exec, 9, false)) if exec == "e1"));
+    assert!(matches!(asked.recv().await, Some(Asked::Wait(_))));
+    assert!(matches!(asked.recv().await, Some(Asked::Delete(_))), "the exec is not forgotten");
 }
