@@ -11,7 +11,7 @@ use a3s_box_proto::{
     },
     ids::{ContainerId, ExecId},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use ttrpc::Code;
 
@@ -21,6 +21,8 @@ use super::{Agent, AgentError, check};
 const SHORT: Duration = Duration::from_secs(15);
 /// For calls that mount, unmount or start programs: below kubelet's two minutes.
 const LONG: Duration = Duration::from_secs(90);
+/// What starts too late is looked for so often.
+const LATE_TURN: Duration = Duration::from_millis(500);
 /// A wait for an exit is asked anew after this long.
 pub(super) const WAIT_TURN: Duration = Duration::from_secs(3600);
 
@@ -132,7 +134,14 @@ impl Agent {
     async fn end_late(&self, process: &ProcessRef) {
         let end = async {
             let all = process.exec.is_none();
-            self.signal(process, libc::SIGKILL.cast_unsigned(), all).await?;
+            let deadline = Instant::now() + SHORT;
+            // The guest knows an exec by its name only once it runs.
+            while let Err(error) = self.signal(process, libc::SIGKILL.cast_unsigned(), all).await {
+                if error.code() != Code::NOT_FOUND || Instant::now() > deadline {
+                    return Err(error);
+                }
+                sleep(LATE_TURN).await;
+            }
             if let Ok(told) = timeout(SHORT, self.wait(process)).await {
                 told?;
             }

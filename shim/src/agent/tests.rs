@@ -1,4 +1,7 @@
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use a3s_box_proto::{
     agent::{
@@ -40,13 +43,17 @@ enum Asked {
 }
 
 /// Its agent.
-struct Endless(mpsc::Sender<Asked>);
+struct Endless {
+    asked: mpsc::Sender<Asked>,
+    /// An exec runs once it was looked for.
+    late: AtomicBool,
+}
 
 #[async_trait]
 impl agent_ttrpc::Agent for Endless {
     async fn wait(&self, context: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
         let patience = Duration::from_nanos(context.timeout_nano.unsigned_abs());
-        self.0.send(Asked::Wait(patience)).await.unwrap();
+        self.asked.send(Asked::Wait(patience)).await.unwrap();
         std::future::pending().await
     }
 
@@ -71,12 +78,15 @@ impl agent_ttrpc::Agent for Endless {
     }
 
     async fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> ttrpc::Result<SignalResponse> {
-        self.0.send(Asked::Signal(request.exec_id, request.signal, request.all)).await.unwrap();
+        if !request.all && self.late.swap(false, Ordering::Relaxed) {
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(Code::NOT_FOUND, "no such exec")));
+        }
+        self.asked.send(Asked::Signal(request.exec_id, request.signal, request.all)).await.unwrap();
         Ok(SignalResponse::new())
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        self.0.send(Asked::Delete(request.container_id)).await.unwrap();
+        self.asked.send(Asked::Delete(request.container_id)).await.unwrap();
         Ok(DeleteResponse::new())
     }
 }
@@ -101,9 +111,9 @@ impl Vm for Guest {
     async fn connect(&self, _: u32) -> io::Result<UnixStream> {
         let (near, far) = UnixStream::pair()?;
         let connections = futures::stream::iter([Ok(far)]);
-        let mut server = Server::new()
-            .add_listener(Listener::new(connections))
-            .register_service(create_agent(Arc::new(Endless(self.asked.clone()))));
+        let mut server = Server::new().add_listener(Listener::new(connections)).register_service(
+            create_agent(Arc::new(Endless { asked: self.asked.clone(), late: AtomicBool::new(true) })),
+        );
         server.start().await.map_err(io::Error::other)?;
         self.servers.lock().await.push(server);
         Ok(near)
