@@ -85,18 +85,23 @@ impl Error {
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Boot(error) => error.code(),
             Self::Agent(error) => error.code(),
-            Self::Host { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::OutOfMemory
-                // EAGAIN, of a thread that could not be started.
-                | io::ErrorKind::WouldBlock => Code::RESOURCE_EXHAUSTED,
-                io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
-                io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
-                _ => Code::INTERNAL,
-            },
+            Self::Host { source, .. } => code_of(source.kind()),
             Self::Interrupted(_) => Code::ABORTED,
         }
+    }
+}
+
+/// What a caller may make of a failure of the host.
+pub fn code_of(kind: io::ErrorKind) -> Code {
+    match kind {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::OutOfMemory
+        // EAGAIN, of a thread that could not be started.
+        | io::ErrorKind::WouldBlock => Code::RESOURCE_EXHAUSTED,
+        io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
+        io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
+        _ => Code::INTERNAL,
     }
 }
 

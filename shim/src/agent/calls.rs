@@ -11,6 +11,7 @@ use a3s_box_proto::{
     },
     ids::{ContainerId, ExecId},
 };
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use ttrpc::Code;
 
@@ -20,6 +21,8 @@ use super::{Agent, AgentError, check};
 const SHORT: Duration = Duration::from_secs(15);
 /// For calls that mount, unmount or start programs: below kubelet's two minutes.
 const LONG: Duration = Duration::from_secs(90);
+/// What starts too late is looked for so often.
+const LATE_TURN: Duration = Duration::from_millis(500);
 /// A wait for an exit is asked anew after this long.
 pub(super) const WAIT_TURN: Duration = Duration::from_secs(3600);
 
@@ -107,11 +110,47 @@ impl Agent {
 
     pub async fn start_container(&self, id: &ContainerId) -> Result<(), AgentError> {
         let request = StartContainerRequest { container_id: id.to_string(), ..Default::default() };
-        call!(self, start_container, LONG, request).map(drop)
+        let answer = call!(self, start_container, LONG, request).map(drop);
+        if let Err(AgentError::TimedOut { .. }) = answer {
+            self.end_late(&ProcessRef { container: id.clone(), exec: None }).await;
+        }
+        answer
     }
 
-    pub async fn exec(&self, request: ExecRequest) -> Result<(), AgentError> {
-        call!(self, exec, LONG, request).map(drop)
+    pub async fn exec(&self, process: &ProcessRef, request: ExecRequest) -> Result<(), AgentError> {
+        let request = ExecRequest {
+            container_id: process.container.to_string(),
+            exec_id: process.exec_text(),
+            ..request
+        };
+        let answer = call!(self, exec, LONG, request).map(drop);
+        if let Err(AgentError::TimedOut { .. }) = answer {
+            self.end_late(process).await;
+        }
+        answer
+    }
+
+    /// Ends what the guest may be starting still, or have started: nobody here will watch over it.
+    async fn end_late(&self, process: &ProcessRef) {
+        let end = async {
+            let all = process.exec.is_none();
+            let deadline = Instant::now() + SHORT;
+            // The guest knows an exec by its name only once it runs.
+            while let Err(error) = self.signal(process, libc::SIGKILL.cast_unsigned(), all).await {
+                if error.code() != Code::NOT_FOUND || Instant::now() > deadline {
+                    return Err(error);
+                }
+                sleep(LATE_TURN).await;
+            }
+            if let Ok(told) = timeout(SHORT, self.wait(process)).await {
+                told?;
+            }
+            // A container is deleted by who made it.
+            if all { Ok(()) } else { self.delete(process).await }
+        };
+        if let Err(error) = end.await {
+            warn!(?process, %error, "what was started too late may run in the guest");
+        }
     }
 
     pub async fn signal(&self, process: &ProcessRef, signal: u32, all: bool) -> Result<(), AgentError> {

@@ -1,9 +1,13 @@
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use a3s_box_proto::{
     agent::{
-        CreateContainerRequest, CreateContainerResponse, DeleteRequest, DeleteResponse, WaitRequest,
-        WaitResponse,
+        CreateContainerRequest, CreateContainerResponse, DeleteRequest, DeleteResponse, ExecRequest,
+        ExecResponse, SignalRequest, SignalResponse, StartContainerRequest, StartContainerResponse,
+        WaitRequest, WaitResponse,
     },
     agent_ttrpc::{self, create_agent},
 };
@@ -22,7 +26,7 @@ struct Guest {
 
 impl Guest {
     fn agent(gone: CancellationToken) -> (Agent, mpsc::Receiver<Asked>) {
-        let (asked, told) = mpsc::channel(1);
+        let (asked, told) = mpsc::channel(3);
         (Agent::new(Arc::new(Self { asked, servers: Mutex::default() }), gone), told)
     }
 }
@@ -32,18 +36,24 @@ impl Guest {
 enum Asked {
     /// A wait, and how long the caller would have it work.
     Wait(Duration),
+    /// A signal to an exec, or to a whole container.
+    Signal(String, u32, bool),
     /// The deletion of a container.
     Delete(String),
 }
 
 /// Its agent.
-struct Endless(mpsc::Sender<Asked>);
+struct Endless {
+    asked: mpsc::Sender<Asked>,
+    /// An exec runs once it was looked for.
+    late: AtomicBool,
+}
 
 #[async_trait]
 impl agent_ttrpc::Agent for Endless {
     async fn wait(&self, context: &TtrpcContext, _: WaitRequest) -> ttrpc::Result<WaitResponse> {
         let patience = Duration::from_nanos(context.timeout_nano.unsigned_abs());
-        self.0.send(Asked::Wait(patience)).await.unwrap();
+        self.asked.send(Asked::Wait(patience)).await.unwrap();
         std::future::pending().await
     }
 
@@ -55,8 +65,28 @@ impl agent_ttrpc::Agent for Endless {
         std::future::pending().await
     }
 
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        _: StartContainerRequest,
+    ) -> ttrpc::Result<StartContainerResponse> {
+        std::future::pending().await
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: ExecRequest) -> ttrpc::Result<ExecResponse> {
+        std::future::pending().await
+    }
+
+    async fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> ttrpc::Result<SignalResponse> {
+        if !request.all && self.late.swap(false, Ordering::Relaxed) {
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(Code::NOT_FOUND, "no such exec")));
+        }
+        self.asked.send(Asked::Signal(request.exec_id, request.signal, request.all)).await.unwrap();
+        Ok(SignalResponse::new())
+    }
+
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        self.0.send(Asked::Delete(request.container_id)).await.unwrap();
+        self.asked.send(Asked::Delete(request.container_id)).await.unwrap();
         Ok(DeleteResponse::new())
     }
 }
@@ -81,9 +111,9 @@ impl Vm for Guest {
     async fn connect(&self, _: u32) -> io::Result<UnixStream> {
         let (near, far) = UnixStream::pair()?;
         let connections = futures::stream::iter([Ok(far)]);
-        let mut server = Server::new()
-            .add_listener(Listener::new(connections))
-            .register_service(create_agent(Arc::new(Endless(self.asked.clone()))));
+        let mut server = Server::new().add_listener(Listener::new(connections)).register_service(
+            create_agent(Arc::new(Endless { asked: self.asked.clone(), late: AtomicBool::new(true) })),
+        );
         server.start().await.map_err(io::Error::other)?;
         self.servers.lock().await.push(server);
         Ok(near)
@@ -116,4 +146,20 @@ async fn a_container_that_is_made_too_late_is_deleted() {
         agent.create_container(&"c1".parse().unwrap(), CreateContainerRequest::new()).await.unwrap_err();
     assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
     assert!(matches!(asked.recv().await, Some(Asked::Delete(id)) if id == "c1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_started_too_late_is_killed() {
+    let (agent, mut asked) = Guest::agent(CancellationToken::new());
+    let container = "c1".parse().unwrap();
+    let error = agent.start_container(&container).await.unwrap_err();
+    assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
+    assert!(matches!(asked.recv().await, Some(Asked::Signal(exec, 9, true)) if exec.is_empty()));
+    assert!(matches!(asked.recv().await, Some(Asked::Wait(_))));
+    let exec = ProcessRef { container, exec: Some("e1".parse().unwrap()) };
+    let error = agent.exec(&exec, ExecRequest::new()).await.unwrap_err();
+    assert!(matches!(error, AgentError::TimedOut { .. }), "{error}");
+    assert!(matches!(asked.recv().await, Some(Asked::Signal(exec, 9, false)) if exec == "e1"));
+    assert!(matches!(asked.recv().await, Some(Asked::Wait(_))));
+    assert!(matches!(asked.recv().await, Some(Asked::Delete(_))), "the exec is not forgotten");
 }

@@ -7,7 +7,8 @@ mod oom_score;
 mod path;
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -69,25 +70,29 @@ impl Cgroup {
     /// # Errors
     /// A directory stays.
     pub fn leave(self, origin: &Origin) -> io::Result<()> {
+        let mut moved = Ok(());
         for (root, directory) in &origin.0 {
             if self.directories.iter().any(|ours| ours.starts_with(root)) {
-                fs::write(directory.join("cgroup.procs"), "0")?;
+                // The service that started us may be gone, and its cgroup with it.
+                moved = moved.and(enter(directory).or_else(|_| enter(root)));
             }
         }
-        self.destroy()
+        moved.and(self.destroy())
     }
 
-    /// Kills whatever is left in the cgroup, and removes it.
+    /// Kills whatever is left in the cgroup, and removes it. A directory that stays keeps no other.
     ///
     /// # Errors
-    /// A directory stays.
+    /// A directory stays: the first that does.
     pub fn destroy(self) -> io::Result<()> {
         let deadline = Instant::now() + REMOVAL_BOUND;
+        let mut removed = Ok(());
         for directory in &self.directories {
-            remove(directory, deadline)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+            let this = remove(directory, deadline)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())));
+            removed = removed.and(this);
         }
-        Ok(())
+        removed
     }
 
     /// What the pod used so far; zero where no controller counts.
@@ -142,6 +147,11 @@ fn limit(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok().filter(|limit| *limit < 1 << 62)
 }
 
+/// Moves this process.
+fn enter(directory: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(directory.join("cgroup.procs"))?.write_all(b"0")
+}
+
 fn remove(directory: &Path, deadline: Instant) -> io::Result<()> {
     loop {
         match fs::remove_dir(directory) {
@@ -189,6 +199,21 @@ impl Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_is_left_for_the_root_where_its_origin_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let (stays, goes) = (root.path().join("stays"), root.path().join("goes"));
+        fs::create_dir_all(stays.join("child")).unwrap();
+        fs::create_dir(&goes).unwrap();
+        fs::write(root.path().join("cgroup.procs"), "").unwrap();
+        let origin = Origin(vec![(root.path().to_owned(), root.path().join("system.slice/gone"))]);
+        let cgroup = Cgroup { directories: vec![stays.clone(), goes.clone()] };
+        let error = cgroup.leave(&origin).unwrap_err().to_string();
+        assert_eq!(fs::read_to_string(root.path().join("cgroup.procs")).unwrap(), "0");
+        assert!(error.starts_with(&stays.display().to_string()), "{error}");
+        assert!(!goes.exists(), "one that stays kept it");
+    }
 
     #[test]
     fn only_a_true_limit_counts() {

@@ -1,10 +1,11 @@
-//! The pod's scratch disk: a sparse file with an empty ext4, copied from a template that is made once per size.
+//! The pod's scratch disk: a sparse file with an empty ext4. Of the configured size it is copied from a template; any
+//! other is a tenant's choice, which leaves nothing behind.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::{FlockOperation, SeekFrom, copy_file_range, flock, seek};
@@ -14,25 +15,36 @@ use crate::sys::{process::Program, thread::blocking};
 /// Changes when a template must be made anew.
 const TEMPLATE_VERSION: u32 = 2;
 
-/// Makes a pod's scratch disk of so many MiB, open for the VMM.
+/// Makes a pod's scratch disk of so many MiB, by default `default_mb`, open for the VMM.
 ///
 /// # Errors
 /// The disk is full, or mkfs fails.
-pub async fn make(mkfs: &Path, root_dir: &Path, pod: &Path, size_mb: u64) -> io::Result<File> {
-    let template = template(mkfs, &root_dir.join("scratch"), size_mb).await?;
-    let pod = pod.to_owned();
-    blocking(move || {
-        DirBuilder::new().recursive(true).mode(0o700).create(&pod)?;
-        let path = pod.join("scratch.ext4");
+pub async fn make(
+    mkfs: &Path,
+    root_dir: &Path,
+    pod: &Path,
+    asked_mb: Option<u64>,
+    default_mb: u64,
+) -> io::Result<File> {
+    let (directory, path) = (pod.to_owned(), pod.join("scratch.ext4"));
+    let (size_mb, created) = (asked_mb.unwrap_or(default_mb), path.clone());
+    let disk = blocking(move || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let mut options = OpenOptions::new();
-        let disk = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        copy_sparse(&template, &disk)?;
+        let disk = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(created)?;
+        disk.set_len(size_mb << 20)?;
         Ok(disk)
     })
-    .await
+    .await?;
+    if size_mb != default_mb {
+        format(mkfs, &path).await?;
+        return Ok(disk);
+    }
+    let template = template(mkfs, &root_dir.join("scratch"), size_mb).await?;
+    blocking(move || copy_sparse(&template, &disk).map(|()| disk)).await
 }
 
-/// The template of a size, made where there is none. Two pods that want the same at once make it once.
+/// The template of the configured size, made where there is none. Two pods that want the same at once make it once.
 async fn template(mkfs: &Path, directory: &Path, size_mb: u64) -> io::Result<File> {
     let path = directory.join(format!("{size_mb}.v{TEMPLATE_VERSION}.ext4"));
     if let Ok(template) = File::open(&path) {
@@ -57,7 +69,7 @@ async fn template(mkfs: &Path, directory: &Path, size_mb: u64) -> io::Result<Fil
     File::open(&path)
 }
 
-async fn format(mkfs: &Path, file: &PathBuf) -> io::Result<()> {
+async fn format(mkfs: &Path, file: &Path) -> io::Result<()> {
     let mut program = Program::new("mkfs.ext4", mkfs)?;
     program
         // No journal and no checksums of metadata: nobody mounts the disk again after its pod, and a third of the time that
@@ -97,6 +109,21 @@ mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn only_the_configured_size_has_a_template() {
+        let root = tempfile::tempdir().unwrap();
+        let mkfs = Path::new("/sbin/mkfs.ext4");
+        for (asked, size) in [(Some(17), 17), (Some(16), 16), (None, 16)] {
+            let disk = make(mkfs, root.path(), &root.path().join("pod"), asked, 16).await.unwrap();
+            let mut magic = [0; 2];
+            disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
+            assert_eq!((disk.metadata().unwrap().len(), magic), (size << 20, [0x53, 0xef]));
+        }
+        let templates = fs::read_dir(root.path().join("scratch")).unwrap();
+        let names: Vec<_> = templates.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["16.v2.ext4"]);
+    }
 
     #[test]
     fn a_copy_has_the_data_and_the_holes() {

@@ -264,6 +264,11 @@ fn bind_of(mount: &Value) -> Result<Option<Bind>> {
     if has(&["shared", "rshared"]) {
         return Err(Error::invalid(object(), "bidirectional propagation cannot leave a MicroVM"));
     }
+    for mapping in ["uidMappings", "gidMappings"] {
+        if mount[mapping].as_array().is_some_and(|mappings| !mappings.is_empty()) {
+            return Err(Error::invalid(object(), format!("{mapping} are not supported in a MicroVM")));
+        }
+    }
     let access = match (has(&["ro"]), has(&["rro"])) {
         (_, true) => Access::RecursiveReadOnly,
         (true, false) => Access::ReadOnly,
@@ -366,6 +371,10 @@ mod tests {
         for (mount, word) in [
             (json!({"destination": "/m", "type": "bind", "source": "/a", "options": ["rshared"]}), "/m"),
             (json!({"destination": "/m", "type": "bind", "source": "a"}), "absolute"),
+            (
+                json!({"destination": "/m", "type": "bind", "source": "/a", "gidMappings": [{"size": 1}]}),
+                "gidMappings",
+            ),
         ] {
             let json = json!({"mounts": [mount]}).to_string();
             let error = ContainerSpec::parse(json.as_bytes(), &"p1".parse().unwrap()).unwrap_err();

@@ -137,15 +137,13 @@ impl Exec {
 
     async fn run(&self, sandbox: &Sandbox) -> Result<()> {
         let request = ExecRequest {
-            container_id: self.process.reference.container.to_string(),
-            exec_id: self.process.reference.exec_text(),
             process: self.spec.clone(),
             stdin: self.process.stdio.stdin.is_some(),
             stdout: self.process.stdio.stdout.is_some(),
             stderr: self.process.stdio.stderr.is_some(),
             ..ExecRequest::default()
         };
-        Ok(sandbox.agent.exec(request).await?)
+        Ok(sandbox.agent.exec(&self.process.reference, request).await?)
     }
 
     /// The end is told at once; its output goes on until its streams end.

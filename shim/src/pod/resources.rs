@@ -74,34 +74,41 @@ impl Resources {
         }
     }
 
-    /// Gives everything back. What fails is logged, and the rest goes on.
+    /// Gives everything back. What fails is logged, and the rest goes on; the record then stays, by which `delete` can try
+    /// again.
     pub async fn release(mut self, origin: &Origin) {
         self.end_processes().await;
         let origin = origin.clone();
         let released = blocking(move || {
-            self.release_files();
-            // The user id last: nothing of its user is left now.
-            drop(self.uid.take());
+            let mut clean = self.release_files();
             if let Some(cgroup) = self.cgroup.take() {
-                report("cgroup", cgroup.leave(&origin));
+                clean &= report("cgroup", cgroup.leave(&origin));
+            }
+            // After the cgroup, which is empty now: nothing of its user is left.
+            drop(self.uid.take());
+            if clean {
+                report("record", absent_is_fine(fs::remove_file(self.layout.record())));
             }
             Ok(())
         });
         report("resources", released.await);
     }
 
-    fn release_files(&mut self) {
-        if let Some(share) = self.share.take() {
-            report("shared directory", share.remove());
-        }
-        report("vsock directory", vsock::remove(&self.layout.vsock()));
-        report("scratch disk", absent_is_fine(fs::remove_dir_all(&self.layout.disk)));
-        report("record", absent_is_fine(fs::remove_file(self.layout.record())));
+    /// Whether all are given back.
+    fn release_files(&mut self) -> bool {
+        let share = self.share.take().map_or(Ok(()), SharedDir::remove);
+        let released = [
+            report("shared directory", share),
+            report("vsock directory", vsock::remove(&self.layout.vsock())),
+            report("scratch disk", absent_is_fine(fs::remove_dir_all(&self.layout.disk))),
+        ];
+        released.into_iter().all(|released| released)
     }
 }
 
-fn report(what: &str, result: io::Result<()>) {
-    if let Err(error) = result {
-        warn!(what, %error, "was not released");
-    }
+/// Whether it was released.
+fn report(what: &str, result: io::Result<()>) -> bool {
+    let Err(error) = result else { return true };
+    warn!(what, %error, "was not released");
+    false
 }

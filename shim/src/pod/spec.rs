@@ -61,6 +61,9 @@ impl PodSpec {
                 return Err(of_the_host(what));
             }
         }
+        let own_users =
+            namespaces.userns_options.is_some_and(|users| users.mode == NamespaceMode::Pod as i32);
+        refuse_own_users(own_users)?;
         let annotations = Annotations::parse(&message.annotations, config)?;
         let dns = message.dns_config.unwrap_or_default();
         Ok(Self {
@@ -87,6 +90,7 @@ impl PodSpec {
                 return Err(of_the_host(what));
             }
         }
+        refuse_own_users(spec.namespaces.contains("user"))?;
         let annotations = Annotations::parse(&spec.annotations, config)?;
         let number = |name: &str| -> u64 {
             let name = format!("io.kubernetes.cri.sandbox-{name}");
@@ -133,6 +137,12 @@ pub struct PauseSpec {
 
 fn of_the_host(what: &str) -> Error {
     Error::invalid("the pod", format!("the host's {what} cannot be given to a MicroVM"))
+}
+
+/// Without files that are mapped as well, its users could not read their own.
+fn refuse_own_users(asked: bool) -> Result<()> {
+    let reason = "a user namespace (hostUsers: false) is not supported: its MicroVM keeps its users apart";
+    if asked { Err(Error::invalid("the pod", reason)) } else { Ok(()) }
 }
 
 /// containerd leaves it to the runtime to refuse those that are no pod's.
@@ -192,7 +202,9 @@ fn hugepages(resources: Option<&LinuxContainerResources>) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use a3s_box_proto::cri::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption};
+    use a3s_box_proto::cri::{
+        LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, UserNamespace,
+    };
 
     use super::*;
 
@@ -211,6 +223,22 @@ mod tests {
         let spec = PauseSpec { netns: "/run/netns/x".into(), namespaces, ..PauseSpec::default() };
         let error = PodSpec::from_pause(&spec, &Config::default()).unwrap_err();
         assert!(error.to_string().contains("IPC"), "{error}");
+    }
+
+    #[test]
+    fn a_user_namespace_is_refused_by_name() {
+        let users = |mode: NamespaceMode| {
+            let users = UserNamespace { mode: mode as i32, ..Default::default() };
+            let options = NamespaceOption { userns_options: Some(users), ..Default::default() };
+            PodSpec::from_cri(with_namespaces(options), "/run/netns/x", &Config::default())
+        };
+        assert!(users(NamespaceMode::Node).is_ok());
+        let namespaces = ["ipc", "network", "pid", "user"].map(str::to_owned).into();
+        let spec = PauseSpec { netns: "/run/netns/x".into(), namespaces, ..PauseSpec::default() };
+        for refused in [users(NamespaceMode::Pod), PodSpec::from_pause(&spec, &Config::default())] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("user namespace"), "{error}");
+        }
     }
 
     fn with_namespaces(options: NamespaceOption) -> PodSandboxConfig {

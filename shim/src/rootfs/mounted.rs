@@ -69,11 +69,16 @@ fn mount_one(one: &RootMount, target: &Path) -> io::Result<()> {
         if one.kind == "bind" { ("none", flags | MountFlags::BIND) } else { (one.kind.as_str(), flags) };
     let data = CString::new(data)?;
     mount(&one.source, target, kind, flags, Some(data.as_c_str()))?;
-    if flags.contains(MountFlags::BIND | MountFlags::RDONLY) {
-        // A bind mount takes no other flag at first.
-        rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, c"")?;
+    if let Some(flags) = of_remount(flags) {
+        rustix::mount::mount_remount(target, flags, c"")?;
     }
     Ok(())
+}
+
+/// A bind mount takes no other flag at first. It then has those of the remount and no more, so all are named.
+fn of_remount(flags: MountFlags) -> Option<MountFlags> {
+    let others = flags.difference(MountFlags::BIND | MountFlags::REC);
+    (flags.contains(MountFlags::BIND) && !others.is_empty()).then(|| MountFlags::BIND | others)
 }
 
 fn parse(options: &[String]) -> (MountFlags, String) {
@@ -124,6 +129,19 @@ mod tests {
         assert_eq!(shorter, "index=off,upperdir=/s/snapshots/9/fs,lowerdir=12/fs:3/fs");
         assert_eq!(from_common_directory("workdir=/w"), None);
         assert_eq!(from_common_directory("lowerdir=relative:other"), None);
+    }
+
+    #[test]
+    fn a_bind_mount_keeps_all_its_flags() {
+        let remount = |options: &[&str]| {
+            let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+            of_remount(parse(&options).0)
+        };
+        let expected = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+        assert_eq!(remount(&["rbind", "nosuid", "nodev"]), Some(expected));
+        assert_eq!(remount(&["bind", "ro", "nosuid", "nodev"]), Some(expected | MountFlags::RDONLY));
+        assert_eq!(remount(&["rbind", "rw"]), None);
+        assert_eq!(remount(&["ro"]), None, "no bind mount");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     net::UnixStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,8 @@ use crate::sys::{tail::Tail, thread::blocking};
 const QUOTED_LINES: usize = 12;
 /// What a kernel says that gives up. What it was doing follows, and would push this out of the last lines.
 const PANIC: &str = "Kernel panic";
+/// The file is behind by so long at most.
+const BEHIND: Duration = Duration::from_millis(500);
 /// For what a VMM that has ended printed last: it is there, and has to be read only.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
@@ -27,7 +29,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Reads a console until the VMM closes it. The file is written anew when output pauses, so that it holds the
+    /// Reads a console until the VMM closes it. The file is written anew soon after output, so that it holds the
     /// same as the memory, and no more.
     pub fn read(stream: UnixStream, file: PathBuf, limit: usize) -> Self {
         let console = Self { tail: Arc::new(Tail::new(limit)), ended: CancellationToken::new() };
@@ -43,19 +45,20 @@ impl Console {
 
     async fn follow(self, mut stream: UnixStream, file: PathBuf) {
         let mut buffer = vec![0; 4096];
-        let mut unwritten = false;
+        // When what the file lacks is to be written: a guest that never pauses does not put it off.
+        let mut due = None;
         loop {
-            let pause = sleep(Duration::from_millis(500));
+            let write = sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
                 read = stream.read(&mut buffer) => match read {
                     Ok(count @ 1..) => {
                         self.tail.push(&buffer[..count]);
-                        unwritten = true;
+                        due.get_or_insert_with(|| Instant::now() + BEHIND);
                     }
                     _ => break,
                 },
-                () = pause, if unwritten => {
-                    unwritten = false;
+                () = write, if due.is_some() => {
+                    due = None;
                     save(&file, &self.tail).await;
                 }
             }
@@ -71,5 +74,27 @@ async fn save(file: &std::path::Path, tail: &Tail) {
     if let Err(error) = written {
         // The pod's directory may be on its way out; the memory still has it.
         tracing::debug!(%error, "the console's file was not written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_guest_that_never_pauses_reaches_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("console.log");
+        let (mut guest, host) = UnixStream::pair().unwrap();
+        let _console = Console::read(host, file.clone(), 1 << 16);
+        let talk = async {
+            while !file.exists() {
+                guest.write_all(b"again\n").await.unwrap();
+                tokio::time::sleep(BEHIND / 10).await;
+            }
+        };
+        timeout(BEHIND * 20, talk).await.unwrap();
     }
 }

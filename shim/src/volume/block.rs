@@ -45,6 +45,7 @@ struct Plugged {
     block: Block,
     /// Its unit on the guest's SCSI controller.
     lun: u8,
+    /// None of one that QEMU may have still, and would not let go of: its unit is not free.
     users: usize,
 }
 
@@ -60,7 +61,9 @@ impl Blocks {
     /// # Errors
     /// The host has no such device, or the VMM refuses it.
     pub async fn plug(&mut self, host: &HostNamespace, block: Block, held: &mut Vec<u8>) -> Result<u8> {
-        if let Some(plugged) = self.plugged.iter_mut().find(|plugged| plugged.block == block) {
+        if let Some(plugged) =
+            self.plugged.iter_mut().find(|plugged| plugged.users > 0 && plugged.block == block)
+        {
             plugged.users += 1;
             held.push(plugged.lun);
             return Ok(plugged.lun);
@@ -77,8 +80,16 @@ impl Blocks {
         self.next = lun.checked_add(1).unwrap_or(FIRST_LUN);
         let file = host.run(move || open(block)).await.step(|| format!("opening {}", object()))?;
         let disk = Disk { lun, file, read_only: block.read_only };
-        self.agent.vm().plug(disk).await.step(|| format!("plugging {}", object()))?;
-        self.plugged.push(Plugged { block, lun, users: 1 });
+        let plugged = self.agent.vm().plug(disk).await;
+        match &plugged {
+            Ok(()) => self.plugged.push(Plugged { block, lun, users: 1 }),
+            // It may come to be there yet.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.plugged.push(Plugged { block, lun, users: 0 });
+            }
+            Err(_) => {}
+        }
+        plugged.step(|| format!("plugging {}", object()))?;
         held.push(lun);
         Ok(lun)
     }
@@ -86,14 +97,19 @@ impl Blocks {
     /// A container needs these no more: unplugs those that nobody needs.
     pub async fn release(&mut self, luns: &[u8]) {
         for lun in luns {
-            if let Some(plugged) = self.plugged.iter_mut().find(|plugged| plugged.lun == *lun) {
-                plugged.users = plugged.users.saturating_sub(1);
+            let used = |plugged: &Plugged| plugged.lun == *lun && plugged.users > 0;
+            let Some(at) = self.plugged.iter().position(used) else { continue };
+            let plugged = &mut self.plugged[at];
+            plugged.users -= 1;
+            if plugged.users > 0 {
+                continue;
             }
-        }
-        for unused in self.plugged.extract_if(.., |plugged| plugged.users == 0) {
-            if let Err(error) = self.agent.vm().unplug(unused.lun).await {
-                let (major, minor) = unused.block.number;
-                warn!(device = format!("{major}:{minor}"), %error, "a block device stays in the VM");
+            let (major, minor) = plugged.block.number;
+            match self.agent.vm().unplug(*lun).await {
+                Ok(()) => drop(self.plugged.swap_remove(at)),
+                Err(error) => {
+                    warn!(device = format!("{major}:{minor}"), %error, "a block device stays in the VM");
+                }
             }
         }
     }
@@ -111,4 +127,60 @@ fn open(block: Block) -> io::Result<File> {
         return Err(io::Error::other(format!("{} is another device", path.display())));
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::net::UnixStream;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::vm::{Disks, Vm};
+
+    /// Lets go of the first unit alone.
+    struct Holding;
+
+    #[async_trait]
+    impl Disks for Holding {
+        async fn plug(&self, _: Disk) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        async fn unplug(&self, lun: u8) -> io::Result<()> {
+            if lun == FIRST_LUN { Ok(()) } else { Err(io::ErrorKind::ResourceBusy.into()) }
+        }
+    }
+
+    #[async_trait]
+    impl Vm for Holding {
+        fn pid(&self) -> u32 {
+            0
+        }
+
+        async fn connect(&self, _: u32) -> io::Result<UnixStream> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        async fn wait(&self) -> String {
+            std::future::pending().await
+        }
+
+        async fn stop(&self, _: Duration) {}
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_free_once_the_vmm_has_let_go_of_it() {
+        let mut blocks = Blocks::new(Arc::new(Agent::new(Arc::new(Holding), CancellationToken::new())));
+        let block = Block { number: (7, 0), read_only: false };
+        blocks.plugged = [1, 2].map(|lun| Plugged { block, lun, users: 2 }).into();
+        let taken = |blocks: &Blocks| -> Vec<_> { blocks.plugged.iter().map(|one| one.lun).collect() };
+        blocks.release(&[1, 2]).await;
+        assert_eq!(taken(&blocks), [1, 2], "each has a user left");
+        blocks.release(&[1, 2]).await;
+        assert_eq!(taken(&blocks), [2]);
+        assert_eq!(blocks.plugged[0].users, 0, "nobody is to be given what was unplugged by half");
+    }
 }

@@ -13,6 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
+    error::code_of,
     network::{Baseline, Mac},
     sys::{namespace::HostNamespace, tail::printable},
     vm::{
@@ -45,9 +46,9 @@ impl BootError {
     pub(super) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let code = match error.kind() {
-                io::ErrorKind::StorageFull => Code::RESOURCE_EXHAUSTED,
-                io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
-                _ => Code::INTERNAL,
+                // A file of the node's, which its configuration names.
+                io::ErrorKind::NotFound => Code::FAILED_PRECONDITION,
+                kind => code_of(kind),
             };
             Self { step, accelerator: None, cause: error.to_string(), console: String::new(), code }
         }
@@ -115,7 +116,7 @@ pub async fn boot(
         accelerator: Some(accelerator.name()),
         cause: error.to_string(),
         console: String::new(),
-        code: Code::INTERNAL,
+        code: code_of(error.kind()),
     })?;
     let vm = resources.vm.insert(Arc::new(vm)).clone();
     resources.record().map_err(BootError::at("writing the pod's record"))?;
@@ -186,5 +187,22 @@ async fn await_ready(
         },
         how = first_end(vm, &resources.helpers) => Err((how, Code::INTERNAL)),
         () = cancel.cancelled() => Err(("the pod is being stopped".into(), Code::ABORTED)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_fails_with_the_code_of_its_cause() {
+        for (kind, code) in [
+            (io::ErrorKind::NotFound, Code::FAILED_PRECONDITION),
+            (io::ErrorKind::QuotaExceeded, Code::RESOURCE_EXHAUSTED),
+            (io::ErrorKind::TimedOut, Code::DEADLINE_EXCEEDED),
+            (io::ErrorKind::Other, Code::INTERNAL),
+        ] {
+            assert_eq!(BootError::at("a step")(kind.into()).code(), code, "{kind}");
+        }
     }
 }

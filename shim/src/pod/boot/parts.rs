@@ -97,13 +97,13 @@ pub(super) async fn make(
 ) -> Result<Parts, BootError> {
     let (config, layout) = (environment.config, environment.layout);
     let share = layout.share();
-    let size_mb = spec.annotations.scratch_mb.unwrap_or(config.scratch.default_mb);
+    let (scratch_mb, default_mb) = (spec.annotations.scratch_mb, config.scratch.default_mb);
     let vsock_directory = layout.vsock();
     // Joined, not tried: none is abandoned in the middle because another failed.
     let (share, vsock, scratch, nics) = tokio::join!(
         virtiofs::start(&config.helpers.virtiofsd, &layout.run, &share),
         vsock::start(&config.helpers.vhost_device_vsock, &vsock_directory, uid),
-        disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, size_mb),
+        disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, scratch_mb, default_mb),
         make_nics(environment, spec),
     );
     let share = share.map(|daemon| {

@@ -29,6 +29,13 @@ pub struct StartError {
     source: io::Error,
 }
 
+impl StartError {
+    /// The kind of its cause.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 /// A running QEMU.
 #[derive(Debug)]
 pub struct Qemu {
