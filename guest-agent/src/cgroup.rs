@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use crate::{
     error::{Failed, Step},
@@ -123,7 +126,11 @@ impl Cgroup {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let mut watched = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-            poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))?;
+            match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                // A child's end may interrupt it.
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -12,6 +12,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     // What kubelet sets on a node, and what databases ask of one.
     ("vm.overcommit_memory", "1"),
     ("vm.max_map_count", "262144"),
+    // Each stream of a container is a pipe of 256 pages, counted to root: past the limit of 16,384 pages for a user, root in
+    // containers would get pipes of two pages.
+    ("fs.pipe-user-pages-soft", "0"),
     ("fs.inotify.max_user_instances", "8192"),
     ("fs.inotify.max_user_watches", "524288"),
     ("kernel.keys.root_maxkeys", "1000000"),

@@ -65,18 +65,25 @@ impl Layers {
     ///
     /// The mount option `directio` would spare the second copy, but with it each small file is a request to the host, and without
     /// it a window of many files is. Large pieces have no second copy: see packaging/kernel/patches.
+    /// The last failure is answered, after all have been tried.
     pub fn forget_copies(&self) -> io::Result<()> {
-        self.mounted().layers.iter_mut().try_for_each(|(name, layer)| {
-            let file = match &mut layer.file {
-                Some(file) => file,
-                none => none.insert(File::open(source(name))?),
-            };
-            Ok(fadvise(&*file, 0, None, Advice::DontNeed)?)
-        })
+        let mut mounted = self.mounted();
+        let forgotten = mounted.layers.iter_mut().map(|(name, layer)| layer.forget_copy(name));
+        forgotten.fold(Ok(()), |all, one| one.and(all))
     }
 
     fn mounted(&self) -> MutexGuard<'_, Mounted> {
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Layer {
+    fn forget_copy(&mut self, name: &str) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::open(source(name))?),
+        };
+        Ok(fadvise(&*file, 0, None, Advice::DontNeed)?)
     }
 }
 

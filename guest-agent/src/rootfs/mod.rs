@@ -12,7 +12,7 @@ pub mod sweeper;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use a3s_box_proto::ids::ContainerId;
@@ -47,7 +47,15 @@ pub enum Rootfs {
 pub struct Storage {
     images: image::Images,
     scratch: scratch::Scratch,
-    ready: Mutex<Option<Ready>>,
+    progress: Mutex<Progress>,
+}
+
+/// What has been done of the preparation: what failed is tried again, and what did not is not repeated.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The scratch disk is.
+    mounted: bool,
+    ready: Option<Ready>,
 }
 
 /// What there is from when the scratch disk is mounted.
@@ -60,7 +68,7 @@ struct Ready {
 impl Storage {
     /// Nothing is mounted yet.
     pub fn new(scratch: scratch::Scratch) -> Self {
-        Self { images: image::Images::default(), scratch, ready: Mutex::default() }
+        Self { images: image::Images::default(), scratch, progress: Mutex::default() }
     }
 
     /// Mounts what the first container needs, before it comes, if that has not been done.
@@ -69,15 +77,22 @@ impl Storage {
     }
 
     fn ready(&self) -> Result<Ready, Failed> {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ready) = &*ready {
+        let mut progress = self.progress();
+        if let Some(ready) = &progress.ready {
             return Ok(ready.clone());
         }
-        self.scratch.mount()?;
+        if !progress.mounted {
+            self.scratch.mount()?;
+            progress.mounted = true;
+        }
         // After the scratch disk, which their overlays need.
         let layers = Arc::new(erofs::Layers::new()?);
         let sweeper = sweeper::Sweeper::start(Arc::clone(&layers), self.scratch.trash())?;
-        Ok(ready.insert(Ready { layers, sweeper: Arc::new(sweeper) }).clone())
+        Ok(progress.ready.insert(Ready { layers, sweeper: Arc::new(sweeper) }).clone())
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Mounts a root filesystem. What fails leaves nothing behind.
@@ -113,7 +128,7 @@ impl Storage {
 
     fn throw_away(&self, writable: &scratch::WritableLayer) -> Result<(), Failed> {
         self.scratch.discard(writable)?;
-        if let Some(ready) = &*self.ready.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(ready) = &self.progress().ready {
             ready.sweeper.wake();
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::{
 
 use a3s_box_proto::ids::ContainerId;
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, umount2},
     sys::statvfs::statvfs,
 };
@@ -154,15 +155,27 @@ impl Scratch {
         fs::create_dir(layer.work())
     }
 
-    /// Puts a layer into the trash, or removes it at once if it is in memory.
+    /// Puts a layer into the trash, or removes it at once if it is in memory. One that is gone is discarded.
     pub fn discard(&self, layer: &WritableLayer) -> Result<(), Failed> {
         let step = || format!("discard {}", layer.directory.display());
         if self.medium == Medium::Memory {
-            umount2(&layer.directory, MntFlags::MNT_DETACH).step(step)?;
-            return fs::remove_dir(&layer.directory).step(step);
+            return match umount2(&layer.directory, MntFlags::MNT_DETACH) {
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {
+                    gone(fs::remove_dir(&layer.directory)).step(step)
+                }
+                Err(error) => Err(error).step(step),
+            };
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        fs::rename(&layer.directory, trash().join(number.to_string())).step(step)
+        gone(fs::rename(&layer.directory, trash().join(number.to_string()))).step(step)
+    }
+}
+
+/// What is not there need not go.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -79,12 +79,14 @@ pub struct Flow<S> {
     rest: Cursor<Vec<u8>>,
     /// Of a source that flows.
     siding: Option<Siding>,
+    /// Much has come at once since the source was last calm: it was taken, or filled a buffer.
+    flowed: bool,
 }
 
 impl<S: Readable> Flow<S> {
     /// Of a source from which nothing has been taken.
     pub fn new(source: S) -> Self {
-        Self { source, placing: None, rest: Cursor::default(), siding: None }
+        Self { source, placing: None, rest: Cursor::default(), siding: None, flowed: false }
     }
 
     /// Takes what comes next. Cancel-safe: what has left the source stays here until it is answered.
@@ -108,20 +110,26 @@ impl<S: Readable> Flow<S> {
             self.readable().await?;
             self.placing = bulk.begin(self.source.fd(), &mut self.siding);
             if self.placing.is_some() {
+                self.flowed = true;
                 continue;
             }
             match self.source.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read.map(Taken::Read),
+                read => {
+                    let count = read?;
+                    self.flowed |= count == buffer.len();
+                    return Ok(Taken::Read(count));
+                }
             }
         }
     }
 
     async fn readable(&mut self) -> io::Result<()> {
-        if self.siding.is_some() {
+        if self.flowed {
             if let Ok(readable) = timeout(CALM, self.source.readable()).await {
                 return readable;
             }
+            self.flowed = false;
             self.siding = None;
             self.source.calm();
         }
@@ -179,6 +187,44 @@ mod tests {
         process.write_all(&data[..60_000]).await.unwrap();
         drop(process);
         assert_eq!(all(Flow::new(pipe), &bulk).await, (60_000, 0, data[..60_000].to_vec()));
+    }
+
+    /// A pipe that tells when it is calm.
+    struct Watched(pipe::Receiver, tokio::sync::Notify);
+
+    impl Readable for &Watched {
+        async fn readable(&self) -> io::Result<()> {
+            self.0.readable().await
+        }
+
+        fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.try_read(buffer)
+        }
+
+        fn fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn calm(&self) {
+            self.1.notify_one();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_was_only_read_is_calmed_too() {
+        let bulk = Arc::new(Bulk::of(tempfile::tempfile().unwrap()));
+        let (mut process, pipe) = pipe::pipe().unwrap();
+        let watched = Watched(pipe, tokio::sync::Notify::new());
+        let mut flow = Flow::new(&watched);
+        let mut buffer = [0; 1000];
+        process.write_all(&[1; 1100]).await.unwrap();
+        assert!(matches!(flow.take(&bulk, &mut buffer).await.unwrap(), Taken::Read(1000)));
+        assert!(matches!(flow.take(&bulk, &mut buffer).await.unwrap(), Taken::Read(100)));
+        let calm = tokio::select! {
+            _ = flow.take(&bulk, &mut buffer) => false,
+            () = watched.1.notified() => true,
+        };
+        assert!(calm);
     }
 
     #[tokio::test]

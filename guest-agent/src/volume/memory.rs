@@ -12,7 +12,7 @@ use a3s_box_proto::ports::GUEST_MEMORY;
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2},
-    mount::MsFlags,
+    mount::{MntFlags, MsFlags, umount2},
     sys::stat::{Mode, fchmod, mkdirat},
     unistd::{Gid, Uid, fchown},
 };
@@ -75,23 +75,34 @@ impl Memories {
                 Pages::Huge(bytes) => ("hugetlbfs", format!("pagesize={bytes}")),
             };
             mount_one("memory", &volume, kind, MsFlags::empty(), &options)?;
-            made.insert(wanted.name.clone());
         }
-        let root = File::open(&volume).step(|| format!("open {}", volume.display()))?.into();
-        for directory in &wanted.directories {
-            let is_root = directory.path.as_os_str().is_empty();
-            if is_root && !is_new {
-                continue;
-            }
-            make(&root, directory)
-                .step(|| format!("create {} in {}", directory.path.display(), volume.display()))?;
+        let furnished = furnish(&volume, &wanted.directories, is_new);
+        if is_new && furnished.is_err() {
+            // The next try makes it anew: its owner is given to a new one only.
+            let _ = umount2(&volume, MntFlags::MNT_DETACH);
         }
+        let root = furnished?;
+        made.insert(wanted.name.clone());
         if let Some((path, name)) = wanted.shown.as_ref().filter(|(_, name)| !made.contains(name)) {
             show(&root, path, &Path::new(GUEST_MEMORY).join(name))?;
             made.insert(name.clone());
         }
         Ok(())
     }
+}
+
+/// Opens a volume and makes the directories that it lacks.
+fn furnish(volume: &Path, directories: &[Directory], is_new: bool) -> Result<OwnedFd, Failed> {
+    let root = File::open(volume).step(|| format!("open {}", volume.display()))?.into();
+    for directory in directories {
+        let is_root = directory.path.as_os_str().is_empty();
+        if is_root && !is_new {
+            continue;
+        }
+        make(&root, directory)
+            .step(|| format!("create {} in {}", directory.path.display(), volume.display()))?;
+    }
+    Ok(root)
 }
 
 /// Containers write there: no link of theirs leads anywhere.

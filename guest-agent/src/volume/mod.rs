@@ -57,7 +57,12 @@ pub fn provide(files: &PodFiles) -> Result<(), Failed> {
     let size = if files.shm_bytes == 0 { String::new() } else { format!(",size={}", files.shm_bytes) };
     // No others: programs map their code there, and runc shows containerd's memory without its flags.
     let flags = if is_new { MsFlags::empty() } else { MsFlags::MS_REMOUNT };
-    mount_one("shm", &shm, "tmpfs", flags, &format!("mode=1777{size}"))
+    mount_one("shm", &shm, "tmpfs", flags, &format!("mode=1777{size}")).inspect_err(|_| {
+        if is_new {
+            // Only what is mounted can be mounted anew.
+            let _ = fs::remove_dir(&shm);
+        }
+    })
 }
 
 /// Walks into what a bind mount shows. A directory of the share becomes a mount of its own when that is done first:

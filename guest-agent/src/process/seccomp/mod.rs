@@ -153,10 +153,10 @@ fn body(profile: &LinuxSeccomp, table: &[Range]) -> Result<Vec<Instruction>, Err
 /// The answer to a call that is newer than all that the profile names: its author could not mean it, and programs try
 /// new calls and go on with old ones if they are told that there is none (runc does so, too).
 fn beyond(default: u32) -> u32 {
-    if default == ERRNO | libc::EPERM.cast_unsigned() {
-        ERRNO | libc::ENOSYS.cast_unsigned()
-    } else {
-        default
+    match default {
+        ALLOW | LOG => default,
+        traced if traced & 0xffff_0000 == TRACE => traced,
+        _ => ERRNO | libc::ENOSYS.cast_unsigned(),
     }
 }
 

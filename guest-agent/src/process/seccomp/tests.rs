@@ -91,6 +91,25 @@ fn a_profile_may_forbid_instead_of_allow() {
 }
 
 #[test]
+fn calls_newer_than_the_profile_can_be_fallen_back_from() {
+    for (action, errno, named, newer) in [
+        ("SCMP_ACT_ERRNO", 13, ERRNO | 13, ENOSYS),
+        ("SCMP_ACT_KILL", 1, KILL_THREAD, ENOSYS),
+        ("SCMP_ACT_KILL_PROCESS", 1, KILL_PROCESS, ENOSYS),
+        ("SCMP_ACT_TRAP", 1, TRAP, ENOSYS),
+        ("SCMP_ACT_TRACE", 7, TRACE | 7, TRACE | 7),
+        ("SCMP_ACT_LOG", 1, LOG, LOG),
+    ] {
+        let profile = json!({"defaultAction": action, "defaultErrnoRet": errno, "syscalls": [
+            {"names": ["pidfd_open"], "action": "SCMP_ACT_ALLOW"}
+        ]});
+        let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
+        assert_eq!(native(&profile, libc::SYS_mount, 0), named, "{action}");
+        assert_eq!(native(&profile, libc::SYS_mseal, 0), newer, "{action}");
+    }
+}
+
+#[test]
 fn every_call_of_a_long_profile_gets_its_own_answer() {
     // Every second call is allowed: the longest program that a list of names can make.
     let names: Vec<(&str, u32)> = syscalls::numbers(syscalls::X86_64).collect();
