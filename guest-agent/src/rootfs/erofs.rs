@@ -67,9 +67,13 @@ impl Layers {
     /// it a window of many files is. Large pieces have no second copy: see packaging/kernel/patches.
     /// The last failure is answered, after all have been tried.
     pub fn forget_copies(&self) -> io::Result<()> {
-        let mut mounted = self.mounted();
-        let forgotten = mounted.layers.iter_mut().map(|(name, layer)| layer.forget_copy(name));
-        forgotten.fold(Ok(()), |all, one| one.and(all))
+        let mut outcome = Ok(());
+        for (name, layer) in &mut self.mounted().layers {
+            if let Err(error) = layer.forget_copy(name) {
+                outcome = Err(error);
+            }
+        }
+        outcome
     }
 
     fn mounted(&self) -> MutexGuard<'_, Mounted> {

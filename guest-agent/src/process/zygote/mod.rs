@@ -46,42 +46,43 @@ pub unsafe fn spawn() -> Result<Zygote, Failed> {
             drop(ours);
             console::not_init();
             process::set_name(c"zygote");
-            serve(&theirs)
+            serve(theirs)
         }
     }
 }
 
-fn serve(requests: &OwnedFd) -> ! {
+fn serve(requests: OwnedFd) -> ! {
     process::set_ignored(libc::SIGCHLD, true);
     let mut byte = [0u8; 1];
     loop {
-        match socket::receive(requests, &mut byte) {
+        let fds = match socket::receive(&requests, &mut byte) {
             Ok((0, _)) => process::exit(0),
-            Ok((_, fds)) => start_worker(fds),
+            Ok((_, fds)) => fds,
             Err(error) => {
                 tracing::error!("zygote: receive a request: {error}");
                 process::exit(1);
             }
+        };
+        // SAFETY: the zygote has never had a second thread.
+        match unsafe { process::fork() } {
+            Ok(Fork::Parent(_)) => {}
+            Ok(Fork::Child) => {
+                // Whoever has it can ask for any process, and what comes of this one is in reach of a container.
+                drop(requests);
+                process::set_name(c"worker");
+                process::default_signals();
+                process::exit(message::answer(fds));
+            }
+            Err(error) => refuse(fds, &error),
         }
     }
 }
 
-fn start_worker(mut fds: Vec<OwnedFd>) {
-    // SAFETY: the zygote has never had a second thread.
-    match unsafe { process::fork() } {
-        Ok(Fork::Parent(_)) => {}
-        Ok(Fork::Child) => {
-            process::set_name(c"worker");
-            process::default_signals();
-            process::exit(message::answer(fds));
-        }
-        Err(error) => {
-            // The second descriptor is the replies' socket: the asker shall learn why.
-            if fds.len() > 1 {
-                let failure = Failure::exhausted("fork a worker", &error);
-                let _ = message::reply(&fds.swap_remove(1), &Reply::Failed(failure), None);
-            }
-        }
+/// The second descriptor is the replies' socket: the asker shall learn why.
+fn refuse(mut fds: Vec<OwnedFd>, error: &std::io::Error) {
+    if fds.len() > 1 {
+        let failure = Failure::exhausted("fork a worker", error);
+        let _ = message::reply(&fds.swap_remove(1), &Reply::Failed(failure), None);
     }
 }
 
