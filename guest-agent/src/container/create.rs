@@ -176,7 +176,7 @@ impl Containers {
             bundle: paths::bundle(&wanted.id),
             terminal,
             oom_score_adj: process.oom_score_adj().unwrap_or(0),
-            program: process_spec::program(process, prepared.filter.clone()),
+            program: process_spec::program(&wanted.id, process, prepared.filter.clone()),
         }));
         let launch = self.reaper.launch();
         let conversation = {

@@ -132,7 +132,7 @@ async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<Owne
 fn request(container: &Container, process: &ProcessSpec) -> zygote::Exec {
     let size = process.console_size().map(|size| (clamp(size.width()), clamp(size.height())));
     zygote::Exec {
-        program: process_spec::program(process, container.filter.clone()),
+        program: process_spec::program(&container.id, process, container.filter.clone()),
         rlimits: process.rlimits().clone().unwrap_or_default(),
         namespaces: namespaces(container),
         terminal: process.terminal().unwrap_or(false).then_some(zygote::Terminal { size }),

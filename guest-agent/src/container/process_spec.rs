@@ -1,5 +1,6 @@
 //! The `process` object of a specification: checked, completed with the user, and made for an exec.
 
+use a3s_box_proto::ids::ContainerId;
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
@@ -61,7 +62,7 @@ pub fn user_of(process: &Process) -> Resolved {
 }
 
 /// What a process becomes in the end.
-pub fn program(process: &Process, seccomp: Option<Filter>) -> Program {
+pub fn program(container: &ContainerId, process: &Process, seccomp: Option<Filter>) -> Program {
     Program {
         arguments: process.args().clone().unwrap_or_default(),
         environment: process.env().clone().unwrap_or_default(),
@@ -69,6 +70,7 @@ pub fn program(process: &Process, seccomp: Option<Filter>) -> Program {
         user: process.user().clone(),
         capabilities: process.capabilities().clone(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        keyring: format!("_ses.{container}"),
         seccomp,
     }
 }

@@ -1,6 +1,7 @@
 //! Making, joining, waiting for and signalling processes.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
@@ -154,8 +155,19 @@ pub fn prctl2(option: i32, first: libc::c_ulong, second: libc::c_ulong) -> io::R
     check(libc::c_long::from(unsafe { libc::prctl(option, first, second, zero, zero) })).map(|_| ())
 }
 
+/// Joins the session keyring of that name, or makes it. As in runc, further processes of its owner can find it.
+pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    /// `KEY_POS_ALL`, and of `KEY_USR_*` VIEW, READ, SEARCH and LINK (linux/key.h).
+    const PERMISSIONS: libc::c_ulong = 0x3f1b_0000;
+    // SAFETY: the string lives through the call.
+    let keyring =
+        check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, keyring, PERMISSIONS) }).map(|_| ())
+}
+
 /// The name that `ps` shows.
-pub fn set_name(name: &std::ffi::CStr) {
+pub fn set_name(name: &CStr) {
     // SAFETY: the string lives through the call; the kernel copies at most 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }

@@ -5,7 +5,7 @@
 //! the processor is emulated, with the two values of masked comparisons exchanged, and before the init process has to
 //! wait on a socket, which a strict filter forbids.
 
-use std::{convert::Infallible, os::fd::OwnedFd};
+use std::{convert::Infallible, ffi::CString, os::fd::OwnedFd};
 
 use nix::{
     sys::stat::{Mode, umask},
@@ -43,6 +43,7 @@ impl Ending {
 
 /// Becomes the program. What needs privileges comes before they go.
 pub fn become_it(request: &Program) -> Result<Infallible, Ending> {
+    join_keyring(&request.keyring);
     umask(Mode::from_bits_truncate(request.user.umask().unwrap_or(0o022)));
     // As root first: a user may work in a directory whose parents are closed to him. Where root is refused
     // (NFS with root_squash), he tries himself below.
@@ -70,6 +71,14 @@ pub fn become_it(request: &Program) -> Result<Infallible, Ending> {
         filter.load().during("load the seccomp filter")?;
     }
     Err(Ending::Program(program::execute(&request.arguments, &request.environment).to_string()))
+}
+
+/// By its name, as root: the user of an exec may be another than the container's. A container runs without it, too.
+fn join_keyring(name: &str) {
+    let joined = CString::new(name).map_err(Into::into).and_then(|name| process::join_session_keyring(&name));
+    if let Err(error) = joined {
+        tracing::warn!("join the session keyring {name}: {error}");
+    }
 }
 
 fn drop_privileges(request: &Program) -> Result<(), Failure> {

@@ -64,6 +64,8 @@ pub struct Program {
     pub capabilities: Option<LinuxCapabilities>,
     /// No program may gain privileges.
     pub no_new_privileges: bool,
+    /// The session keyring that the container's processes share.
+    pub keyring: String,
     /// The container's profile.
     pub seccomp: Option<Filter>,
 }
