@@ -307,7 +307,8 @@ fn complete(
         };
         process_spec::set_user(process, &resolved, || user::home(&root, resolved.uid))?;
         process_spec::normalise(process);
-        root.create_directories(process.cwd()).of(object)?;
+        // While the image can be written. What lies in a volume is made at the start; what cannot be made, entering it tells.
+        let _ = root.create_directories(process.cwd());
     }
     for mount in spec.mounts_mut().iter_mut().flatten() {
         if let Some(volume) = spec::image_volume(mount)? {

@@ -73,13 +73,15 @@ impl Root {
         }
         let mut done = PathBuf::from("/");
         for component in path.components() {
-            let Component::Normal(name) = component else { continue };
-            let parent = self.open_inside(&done, OFlag::O_PATH | OFlag::O_DIRECTORY).step(step)?;
-            match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error).step(step),
+            if let Component::Normal(name) = component {
+                let parent = self.open_inside(&done, OFlag::O_PATH | OFlag::O_DIRECTORY).step(step)?;
+                match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error).step(step),
+                }
             }
-            done.push(name);
+            // With `..`: what that leads to, a link before it decides.
+            done.push(component);
         }
         Ok(())
     }
@@ -104,7 +106,13 @@ mod tests {
         std::os::unix::fs::symlink("/../../outside", image.path().join("work")).unwrap();
         assert!(root.create_directories(Path::new("/work/a")).is_err());
         root.create_directories(Path::new("/a/../b/c")).unwrap();
-        assert!(image.path().join("a/b/c").is_dir());
+        assert!(image.path().join("b/c").is_dir());
+        assert!(!image.path().join("a/b").exists());
+        std::os::unix::fs::symlink("/b/c", image.path().join("link")).unwrap();
+        root.create_directories(Path::new("/link/../d")).unwrap();
+        assert!(image.path().join("b/d").is_dir());
+        root.create_directories(Path::new("/../../e")).unwrap();
+        assert!(image.path().join("e").is_dir());
     }
 
     #[test]
