@@ -8,7 +8,7 @@ use crate::{
     Credentials, Image, ImageError, Usage,
     layer::confine::{NO_LANDLOCK, kernel_confines_files},
     pull::{Puller, blocking},
-    store::Store,
+    store::{Store, in_background},
 };
 
 /// The images of one node; cheap to clone.
@@ -100,15 +100,11 @@ impl ImageStore {
     pub fn release(&self, holder: &str) {
         let Some(id) = self.store.release(holder) else { return };
         let store = self.store.clone();
-        let free = move || {
+        in_background(move || {
             if let Err(error) = store.collect(Some(&id)) {
                 tracing::warn!(%error, "a removed image could not be freed");
             }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(free)),
-            Err(_) => free(),
-        }
+        });
     }
 
     /// Frees images without a name that nobody holds. To be called once after a start, when all holders that still

@@ -11,16 +11,20 @@
 //!
 //! What is named in `index.json` is complete: everything else is written, synced and renamed before.
 
+mod background;
 mod disk;
 mod index;
 mod layer;
+mod lease;
 mod lock;
 mod names;
 mod state;
 mod usage;
 mod verify;
 
+pub(crate) use background::in_background;
 pub(crate) use disk::Workspace;
 pub(crate) use layer::{LayerFacts, LayerKey, StoredLayer};
-pub(crate) use state::{KeptBlob, Lease, NewImage, Store};
+pub(crate) use lease::Lease;
+pub(crate) use state::{KeptBlob, NewImage, Store};
 pub use verify::{Damage, Verified, verify};

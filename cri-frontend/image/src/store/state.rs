@@ -11,7 +11,7 @@ use oci_spec::image::ImageConfiguration;
 use super::{
     disk::{Disk, Workspace, failed, remove},
     index::{self, Record},
-    layer::{LayerFacts, LayerKey, StoredLayer},
+    layer::LayerKey,
     names::{Names, lookup},
 };
 use crate::{Image, ImageError, Usage, digest::Digest, reference::Reference};
@@ -23,12 +23,15 @@ pub(crate) struct Store {
     pinned: BTreeSet<String>,
     /// One change of the records at a time, from before it is written until it is seen.
     change: Mutex<()>,
-    /// Held for moments only, never while something is written.
+    /// Layers are looked for, counted on anew and taken out under it: none goes that somebody has just found. Held over file
+    /// work, so only where one may block.
+    layers: Mutex<()>,
+    /// Memory only, held for moments: threads that may not block ask it, too. Taken last.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     records: Names,
     configs: HashMap<Digest, Arc<ImageConfiguration>>,
     /// Images in use, by who uses them.
@@ -36,7 +39,7 @@ struct State {
     /// Images that are being freed: nobody can hold them any more.
     leaving: BTreeSet<Digest>,
     /// Layers that pulls count on, by how many.
-    leases: HashMap<LayerKey, usize>,
+    pub(super) leases: HashMap<LayerKey, usize>,
 }
 
 /// A complete image to be made known.
@@ -102,7 +105,13 @@ impl Store {
         if !keep_unknown {
             sweep(&disk, &state.records)?;
         }
-        Ok(Self { disk, pinned: pinned.collect(), change: Mutex::new(()), state: Mutex::new(state) })
+        Ok(Self {
+            disk,
+            pinned: pinned.collect(),
+            change: Mutex::default(),
+            layers: Mutex::default(),
+            state: Mutex::new(state),
+        })
     }
 
     /// The files.
@@ -110,8 +119,12 @@ impl Store {
         &self.disk
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn layers(&self) -> MutexGuard<'_, ()> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {
@@ -255,13 +268,7 @@ impl Store {
         saved?;
         let mut gone = std::mem::replace(&mut state.records, records);
         gone.retain(|id, _| !state.records.contains_key(id));
-        let mut removed = Vec::new();
-        for (id, record) in &gone {
-            state.configs.remove(id);
-            for key in record.layers.iter().filter(|key| !state.needs(key)) {
-                removed.push(self.disk.take_out(key)?);
-            }
-        }
+        state.configs.retain(|id, _| !gone.contains_key(id));
         let mut kept = Record::default();
         for record in state.records.values() {
             kept.manifests.extend(record.manifests.iter().cloned());
@@ -269,6 +276,7 @@ impl Store {
         }
         drop(state);
         for (id, record) in &gone {
+            record.layers.iter().try_for_each(|key| self.discard(key))?;
             remove(&self.disk.config(id))?;
             for digest in record.manifests.difference(&kept.manifests) {
                 remove(&self.disk.manifest(digest))?;
@@ -284,75 +292,11 @@ impl Store {
     pub(crate) fn usage(&self) -> Result<Usage, ImageError> {
         self.disk.usage()
     }
-
-    /// A layer that is there, kept until the lease is dropped.
-    pub(crate) fn lease(self: &Arc<Self>, key: &LayerKey) -> Result<Option<Lease>, ImageError> {
-        let mut state = self.state();
-        let Some(layer) = self.disk.find_layer(key)? else { return Ok(None) };
-        *state.leases.entry(key.clone()).or_default() += 1;
-        Ok(Some(Lease { layer, blob: None, store: self.clone() }))
-    }
-
-    /// Puts a finished layer into the store, kept until the lease is dropped; blocks.
-    pub(crate) fn add_layer(
-        self: &Arc<Self>,
-        workspace: &Workspace,
-        file: &Path,
-        key: &LayerKey,
-        facts: LayerFacts,
-    ) -> Result<Lease, ImageError> {
-        // Counted before it is there, so that nothing takes it for garbage.
-        *self.state().leases.entry(key.clone()).or_default() += 1;
-        match self.disk.add_layer(workspace, file, key, facts) {
-            Ok(layer) => Ok(Lease { layer, blob: None, store: self.clone() }),
-            Err(error) => {
-                drop(self.end_lease(key)?);
-                Err(error)
-            }
-        }
-    }
-
-    fn end_lease(&self, key: &LayerKey) -> Result<Option<Workspace>, ImageError> {
-        let mut state = self.state();
-        if let Some(count) = state.leases.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                state.leases.remove(key);
-            }
-        }
-        if state.needs(key) { Ok(None) } else { self.disk.take_out(key).map(Some) }
-    }
 }
 
 impl State {
-    fn needs(&self, key: &LayerKey) -> bool {
+    pub(super) fn needs(&self, key: &LayerKey) -> bool {
         self.leases.contains_key(key) || self.records.values().any(|record| record.layers.contains(key))
-    }
-}
-
-/// A layer that a pull counts on. If no image has it in the end, it goes with the lease.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    /// The layer.
-    pub layer: StoredLayer,
-    /// As the registry sent it, if that is to be kept.
-    pub blob: Option<KeptBlob>,
-    store: Arc<Store>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        match self.store.end_lease(&self.layer.key) {
-            Ok(removed) => drop_elsewhere(removed),
-            Err(error) => tracing::warn!(%error, "a layer that no image needs stays until the next start"),
-        }
-    }
-}
-
-/// Deleting a large file takes its time: not on a thread that serves others, where there is a choice.
-fn drop_elsewhere(removed: Option<Workspace>) {
-    if let (Some(removed), Ok(runtime)) = (removed, tokio::runtime::Handle::try_current()) {
-        runtime.spawn_blocking(move || drop(removed));
     }
 }
 
