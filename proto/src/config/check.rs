@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Config;
+use super::{CONVERTER_UIDS, Config};
 
 /// A wrong key and what is wrong with it.
 type Wrong = (&'static str, String);
@@ -76,8 +76,12 @@ fn vm(config: &Config) -> Result<(), Wrong> {
     at_most("vm.default_vcpus", vm.default_vcpus.into(), "vm.max_vcpus", vm.max_vcpus.into())?;
     at_most("vm.default_memory_mb", vm.default_memory_mb, "vm.max_memory_mb", vm.max_memory_mb)?;
     // (uid_t)-1 means "no change" to the kernel.
-    if vm.uid_first.checked_add(vm.uid_count).is_none() {
+    let Some(end) = vm.uid_first.checked_add(vm.uid_count) else {
         return Err(("vm.uid_count", "the range must end below 4294967295".into()));
+    };
+    if vm.uid_first < CONVERTER_UIDS.end && CONVERTER_UIDS.start < end {
+        let (first, last) = (CONVERTER_UIDS.start, CONVERTER_UIDS.end - 1);
+        return Err(("vm.uid_first", format!("the range has some of {first} to {last}, who convert images")));
     }
     Ok(())
 }
@@ -95,6 +99,11 @@ fn limits(config: &Config) -> Result<(), Wrong> {
         return Err(("network.spare_interfaces", reason));
     }
     at_least("images.parallel_layers", config.images.parallel_layers as u64, 1)?;
+    let conversions = config.images.parallel_conversions as u64;
+    at_least("images.parallel_conversions", conversions, 1)?;
+    // Twice: also for those that are made again.
+    let most = CONVERTER_UIDS.len() as u64 / 2;
+    at_most("images.parallel_conversions", conversions, "the number of user ids for them", most)?;
     at_least("images.progress_timeout_s", config.images.progress_timeout_s, 1)?;
     at_least("images.max_convert_s", config.images.max_convert_s, 1)?;
     at_least("images.max_layers", config.images.max_layers as u64, 1)?;

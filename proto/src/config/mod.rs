@@ -11,8 +11,8 @@ use std::{
 use serde::Deserialize;
 
 pub use sections::{
-    Accelerator, Annotations, CgroupDriver, Cri, Helpers, Images, Log, Network, Pids, Scratch, Streaming, Vm,
-    Volumes,
+    Accelerator, Annotations, CONVERTER_UIDS, CgroupDriver, Cri, Helpers, Images, Log, Network, Pids,
+    Scratch, Streaming, Vm, Volumes,
 };
 
 /// Where the configuration lies where nothing else is said.
@@ -166,6 +166,8 @@ mod tests {
             ("[vm]\naccelerator = 'hvf'", ["/etc/x.toml", "hvf"]),
             ("[vm]\ndefault_vcpus = 0", ["vm.default_vcpus", "at least 1"]),
             ("[vm]\ndefault_memory_mb = 70000", ["vm.default_memory_mb", "vm.max_memory_mb"]),
+            ("[vm]\nuid_first = 1999995000", ["vm.uid_first", "1999999999"]),
+            ("[images]\nparallel_conversions = 501", ["images.parallel_conversions", "500"]),
             ("state_dir = 'run'", ["state_dir", "absolute"]),
             ("[cri]\nhandlers = []", ["cri.handlers", "at least one"]),
         ] {

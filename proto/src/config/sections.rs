@@ -1,6 +1,6 @@
 //! The sections of the configuration. What each key means to a user stands in `packaging/config/config.toml`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::Range, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -278,6 +278,9 @@ impl Default for Network {
     }
 }
 
+/// The users of images' converters, one each; no VM has one of them.
+pub const CONVERTER_UIDS: Range<u32> = 1_999_999_000..2_000_000_000;
+
 /// Pulls and the image store.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -290,6 +293,8 @@ pub struct Images {
     pub insecure_registries: Vec<String>,
     /// Layers fetched at once for one pull.
     pub parallel_layers: usize,
+    /// Layers converted at once for all pulls together; as many more that must be made again.
+    pub parallel_conversions: usize,
     /// A pull that makes no progress for this long fails.
     pub progress_timeout_s: u64,
     /// Never removed.
@@ -323,6 +328,7 @@ impl Default for Images {
             auth_file: PathBuf::new(),
             insecure_registries: Vec::new(),
             parallel_layers: 3,
+            parallel_conversions: 16,
             progress_timeout_s: 60,
             pinned: Vec::new(),
             keep_compressed: false,

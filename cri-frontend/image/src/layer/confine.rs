@@ -15,8 +15,6 @@ use landlock::{
 
 use super::Limits;
 
-/// The converters' own user: no other process and no other file has it. Landlock keeps them apart from each other.
-pub(super) const CONVERTER_ID: u32 = 1_999_999_999;
 /// Its memory grows with the number of entries: about 800 bytes each.
 const MAX_MEMORY: u64 = 2 << 30;
 /// An image is a little larger than its files.
@@ -35,12 +33,19 @@ pub(crate) fn kernel_confines_files() -> bool {
     ruleset.is_ok_and(|ruleset| Option::<OwnedFd>::from(ruleset).is_some())
 }
 
-/// Confines a command to its work directory, which it becomes the owner of; for root only in full.
-pub(super) fn confine(command: &mut Command, program: &File, work: &File, limits: Limits) -> io::Result<()> {
+/// Confines a command to its work directory, which it becomes the owner of; for root only in full. No other process and no
+/// other file has its user: another converter could end it, and bound it, from the same one.
+pub(super) fn confine(
+    command: &mut Command,
+    program: &File,
+    work: &File,
+    user: u32,
+    limits: Limits,
+) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
     let is_root = nix::unistd::geteuid().is_root();
     if is_root {
-        std::os::unix::fs::fchown(work, Some(CONVERTER_ID), Some(CONVERTER_ID))?;
+        std::os::unix::fs::fchown(work, Some(user), Some(user))?;
     }
     let files = files(program.as_fd(), work.as_fd()).map_err(io::Error::other)?;
     let files = files.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, NO_LANDLOCK))?;
@@ -48,7 +53,7 @@ pub(super) fn confine(command: &mut Command, program: &File, work: &File, limits
         work: work.as_raw_fd(),
         file_size: limits.unpacked.saturating_add(METADATA_ROOM),
         cpu_seconds: limits.convert_seconds,
-        change_user: is_root,
+        user: is_root.then_some(user),
     };
     // SAFETY: the closure makes system calls only, on values that it owns or that outlive the fork.
     unsafe { command.pre_exec(move || bounds.apply(files.as_raw_fd())) };
@@ -78,7 +83,7 @@ struct Bounds {
     work: RawFd,
     file_size: u64,
     cpu_seconds: u64,
-    change_user: bool,
+    user: Option<u32>,
 }
 
 impl Bounds {
@@ -103,11 +108,11 @@ impl Bounds {
             }
             // It first tries a file of 2 TiB, full of holes, and does without if that is an error and not its end.
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            if self.change_user {
+            if let Some(user) = self.user {
                 check(libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC))?;
                 check(libc::setgroups(0, std::ptr::null()))?;
-                check(libc::setresgid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
-                check(libc::setresuid(CONVERTER_ID, CONVERTER_ID, CONVERTER_ID))?;
+                check(libc::setresgid(user, user, user))?;
+                check(libc::setresuid(user, user, user))?;
             }
             // It is one process, and nothing of it outlives it. After the change of user, which would count this one.
             let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -133,6 +138,8 @@ mod tests {
     use super::*;
     use crate::layer::tests::limits;
 
+    const USER: u32 = 1_999_999_042;
+
     /// Runs a program of the host as if it were the converter.
     fn run(program: &str, arguments: &[&str]) -> (tempfile::TempDir, Output) {
         let directory = tempfile::tempdir().unwrap();
@@ -140,7 +147,7 @@ mod tests {
         let work = File::open(directory.path()).unwrap();
         let mut command = Command::new(program);
         command.args(arguments);
-        confine(&mut command, &File::open(program).unwrap(), &work, limits()).unwrap();
+        confine(&mut command, &File::open(program).unwrap(), &work, USER, limits()).unwrap();
         let output = command.output().unwrap();
         (directory, output)
     }
@@ -165,7 +172,7 @@ mod tests {
     #[test]
     fn the_converter_is_nobody_and_starts_nothing() {
         let (_directory, output) = run("/usr/bin/id", &["-u"]);
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), CONVERTER_ID.to_string(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), USER.to_string(), "{output:?}");
         let (_directory, output) = run("/usr/bin/env", &["/bin/true"]);
         assert!(!output.status.success(), "{output:?}");
         let (_directory, output) = run("/bin/sh", &["-c", "(echo child); true"]);

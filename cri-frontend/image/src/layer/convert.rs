@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub program: PathBuf,
     /// An empty directory for it.
     pub directory: PathBuf,
+    /// A user for it, whom no other one has meanwhile.
+    pub user: u32,
     /// How large a layer may be.
     pub limits: Limits,
     /// The blob's digest by the manifest.
@@ -63,7 +65,7 @@ fn unpack(job: &Job, blob: &mut impl Read, below: &mut dyn Below) -> Result<Made
     let limits = job.limits;
     let stream = Decompressed::new(blob).map_err(LayerError::from_read)?;
     let mut tar = Hashing::new(stream, limits.unpacked, || limits.unpacked_error());
-    let mut converter = Converter::start(&job.program, &job.directory, limits)?;
+    let mut converter = Converter::start(&job.program, &job.directory, job.user, limits)?;
     let sink = SpaceGuard::new(converter.stdin()?, &job.directory, limits.keep_free);
     let outcome = match normalise(
         &mut tar,

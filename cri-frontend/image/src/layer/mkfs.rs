@@ -41,8 +41,13 @@ pub(super) struct Converter {
 }
 
 impl Converter {
-    /// Starts it in a directory of its own, which must be empty.
-    pub(super) fn start(program: &Path, directory: &Path, limits: Limits) -> Result<Self, LayerError> {
+    /// Starts it as a user of its own, in a directory of its own, which must be empty.
+    pub(super) fn start(
+        program: &Path,
+        directory: &Path,
+        user: u32,
+        limits: Limits,
+    ) -> Result<Self, LayerError> {
         let failed = |step| move |source| LayerError::Converter { step, source };
         // Opened before the user changes, because that user may not reach the program's directory.
         let program = File::open(program).map_err(failed("open"))?;
@@ -56,7 +61,7 @@ impl Converter {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(errors);
-        confine(&mut command, &program, &work, limits).map_err(failed("confine"))?;
+        confine(&mut command, &program, &work, user, limits).map_err(failed("confine"))?;
         let mut child = command.spawn().map_err(failed("start"))?;
         let stdin = child.stdin.take();
         let converter = Self { child, stdin, directory: directory.to_owned(), limits };

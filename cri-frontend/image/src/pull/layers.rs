@@ -17,7 +17,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use super::{Pull, Work, blocking, blocking_for_long, copying::Copying, manifest::Descriptor};
+use super::{Pull, Work, blocking, blocking_for_long, copying::Copying, manifest::Descriptor, places::Place};
 use crate::{
     ImageError,
     digest::Digest,
@@ -70,6 +70,14 @@ struct Worker {
 /// What lets one worker run, and others not: a place in the pull, and this layer.
 type Turn = (OwnedSemaphorePermit, OwnedMutexGuard<()>);
 
+/// Where a worker begins.
+enum Begun {
+    /// The layer is there.
+    Found(Lease),
+    /// It is not, and there is a place to convert it.
+    Missing(Arc<Place>),
+}
+
 /// Makes all layers, or finds them.
 pub(super) async fn make(
     pull: &Pull,
@@ -84,13 +92,6 @@ pub(super) async fn make(
     for (index, (layer, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
         let chain_id = diff_id.chained_on(chain.as_ref());
         chain = Some(chain_id.clone());
-        let turn = async {
-            let place = places.clone().acquire_owned().await;
-            let place =
-                place.map_err(|error| ImageError::Worker { task: "a layer", reason: error.to_string() })?;
-            Ok((place, pull.work.layers.lock(diff_id.clone()).await))
-        };
-        let turn = team.unless_failed(turn).await?;
         let (done, ready) = watch::channel(None);
         let worker = Worker {
             work: pull.work.clone(),
@@ -103,7 +104,8 @@ pub(super) async fn make(
             below: std::mem::replace(&mut below, ready),
             unusual_root: unusual_root.clone(),
         };
-        team.tasks.spawn(async move { (index, worker.run(turn, done).await) });
+        let (turn, begun) = team.unless_failed(worker.begin(&places)).await?;
+        team.tasks.spawn(async move { (index, worker.run(turn, begun, done).await) });
     }
     team.finish().await
 }
@@ -169,22 +171,38 @@ impl Team {
 }
 
 impl Worker {
+    /// Waits for a turn, and for a place to convert the layer if it is not there. To be called in the layers' order: so nobody
+    /// who has a place waits for one that waits here.
+    async fn begin(&self, places: &Arc<Semaphore>) -> Result<(Turn, Begun), ImageError> {
+        let place = places.clone().acquire_owned().await;
+        let place =
+            place.map_err(|error| ImageError::Worker { task: "a layer", reason: error.to_string() })?;
+        let turn = (place, self.work.layers.lock(self.diff_id.clone()).await);
+        let begun = match self.existing().await? {
+            Some(lease) => Begun::Found(lease),
+            None => Begun::Missing(self.work.conversions.first().await?),
+        };
+        Ok((turn, begun))
+    }
+
     async fn run(
         mut self,
         turn: Turn,
+        begun: Begun,
         done: watch::Sender<Option<Arc<Vec<StoredLayer>>>>,
     ) -> Result<Lease, ImageError> {
-        let mut lease = match self.existing().await? {
-            Some(lease) => {
+        let mut lease = match begun {
+            Begun::Found(lease) => {
                 self.look_at_root(&lease).await?;
                 lease
             }
-            None => self.convert(false).await?,
+            Begun::Missing(place) => self.convert(&place, false).await?,
         };
         drop(turn);
         let below = self.layers_below().await?;
         if !self.fits(&lease, below.clone()).await? {
-            lease = self.convert(true).await?;
+            let place = self.work.conversions.again().await?;
+            lease = self.convert(&place, true).await?;
         }
         let mut layers = below.as_ref().clone();
         layers.push(lease.layer.clone());
@@ -234,22 +252,22 @@ impl Worker {
     }
 
     /// Makes the layer, from the blob that is kept, if there is one and it is whole.
-    async fn convert(&self, inherit_root: bool) -> Result<Lease, ImageError> {
+    async fn convert(&self, place: &Arc<Place>, inherit_root: bool) -> Result<Lease, ImageError> {
         let (store, digest) = (self.work.store.clone(), self.layer.digest.clone());
         let kept = blocking("the store", move || store.disk().open_blob(&digest)).await??;
         if let Some(file) = kept {
-            match self.converter(BufReader::new(file), false, inherit_root).await? {
+            match self.converter(BufReader::new(file), false, place, inherit_root).await? {
                 Err(error @ ImageError::Layer { source: LayerError::BlobDigest { .. }, .. }) => {
                     tracing::warn!(%error, "a kept blob is damaged and is fetched again");
                 }
                 made => return made,
             }
         }
-        self.fetch(inherit_root).await
+        self.fetch(place, inherit_root).await
     }
 
     /// Downloads and converts side by side. The thread ends by itself when the download is given up.
-    async fn fetch(&self, inherit_root: bool) -> Result<Lease, ImageError> {
+    async fn fetch(&self, place: &Arc<Place>, inherit_root: bool) -> Result<Lease, ImageError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let download = async {
             let sender = sender;
@@ -257,7 +275,8 @@ impl Worker {
         };
         let blob = BlobReader { blob: receiver, chunk: Bytes::new() };
         let keep = self.work.config.keep_compressed;
-        let (downloaded, converted) = futures::join!(download, self.converter(blob, keep, inherit_root));
+        let (downloaded, converted) =
+            futures::join!(download, self.converter(blob, keep, place, inherit_root));
         match downloaded {
             // The converter's failure ended the download.
             Ok(()) | Err(RegistryError::Abandoned) => converted?,
@@ -272,18 +291,22 @@ impl Worker {
         &self,
         blob: impl Read + Send + 'static,
         keep: bool,
+        place: &Arc<Place>,
         inherit_root: bool,
     ) -> Result<Result<Lease, ImageError>, ImageError> {
         let (work, below) = (self.work.clone(), self.below.clone());
         let (index, unusual_root) = (self.index, self.unusual_root.clone());
         let (image, digest, diff_id) = (self.image.clone(), self.layer.digest.clone(), self.diff_id.clone());
         let chain_id = self.chain_id.clone();
+        // Also where the pull is given up: the converter may run on for a moment.
+        let place = place.clone();
         let runtime = Handle::current();
         blocking_for_long("a layer's conversion", move || {
             let workspace = work.store.disk().workspace()?;
             let job = Job {
                 program: work.mkfs_erofs.clone(),
                 directory: workspace.directory("mkfs")?,
+                user: place.user,
                 limits: work.limits,
                 blob: digest.clone(),
                 diff_id: diff_id.clone(),

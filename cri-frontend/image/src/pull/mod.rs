@@ -5,6 +5,7 @@ mod flights;
 mod layers;
 mod locks;
 mod manifest;
+mod places;
 mod platform;
 mod resolve;
 
@@ -26,6 +27,7 @@ use crate::{
 use flights::Flights;
 use locks::Locks;
 use manifest::Manifest;
+use places::Places;
 
 /// Who pulls: pulls of one image with the same credentials are one.
 pub(crate) struct Puller {
@@ -41,6 +43,7 @@ pub(crate) struct Work {
     mkfs_erofs: PathBuf,
     /// Layers in the making, by diff id.
     layers: Locks<Digest>,
+    conversions: Arc<Places>,
 }
 
 impl Work {
@@ -52,7 +55,14 @@ impl Work {
 impl Puller {
     pub(crate) fn new(store: Arc<Store>, config: &Images, mkfs_erofs: PathBuf) -> Self {
         let limits = Limits::new(config);
-        let work = Work { store, config: config.clone(), limits, mkfs_erofs, layers: Locks::default() };
+        let work = Work {
+            store,
+            config: config.clone(),
+            limits,
+            mkfs_erofs,
+            layers: Locks::default(),
+            conversions: Arc::new(Places::new(config.parallel_conversions)),
+        };
         Self { work: Arc::new(work), flights: Flights::default() }
     }
 

@@ -313,6 +313,51 @@ async fn a_pull_that_nobody_waits_for_stops_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn layers_are_converted_no_more_at_once_than_configured_and_those_that_are_there_wait_for_none() {
+    let shared = layer_of("b", b"b");
+    let [slow, other] = [layer_of("slow", b""), layer_of("other", b"")];
+    let blob = |layer: &(Vec<u8>, Digest)| format!("/v2/r/blobs/{}", Digest::of(&layer.0));
+    let (held, waiting) = (blob(&slow), blob(&other));
+    let mut content = Content::default();
+    content.image("r", "one", std::slice::from_ref(&shared));
+    content.image("r", "two", &[shared.clone(), shared.clone()]);
+    content.image("r", "slow", &[slow]);
+    content.image("r", "other", &[layer_with_root(Some(0o711), "a", b"a"), shared, other]);
+    let target = held.clone();
+    let server = Server::start(move |request| {
+        let reply = content.reply(request);
+        if request.target != target {
+            return reply;
+        }
+        Reply { hang: true, length: Some(reply.body.len()), body: reply.body[..10].to_vec(), ..reply }
+    })
+    .await;
+    let asked = |blob: &str| server.requests().iter().any(|request| request.target == blob);
+    let mut home = Home::new();
+    home.config.parallel_conversions = 1;
+    let store = home.open().await;
+    let name = |tag: &str| format!("{}/r:{tag}", server.address);
+    store.pull(&name("one"), None).await.unwrap();
+    let (slow, two, other) = (name("slow"), name("two"), name("other"));
+    let mut other = std::pin::pin!(store.pull(&other, None));
+    tokio::select! {
+        pulled = store.pull(&slow, None) => panic!("it ended: {pulled:?}"),
+        () = async {
+            while !asked(&held) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            tokio::select! {
+                pulled = &mut other => panic!("it did not wait: {pulled:?}"),
+                pulled = store.pull(&two, None) => drop(pulled.unwrap()),
+            }
+            assert!(!asked(&waiting));
+        } => {}
+    }
+    // One of its layers is made again, above the unusual root directory.
+    assert_eq!(other.await.unwrap().layers.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_an_image_are_checked_before_it_is_fetched() {
     let layers: Vec<_> = (0..3).map(|number| layer_of("f", &[number])).collect();
     let mut content = Content::default();

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use a3s_box_proto::config::CONVERTER_UIDS;
 use tar::{EntryType, Header};
 
 use super::{
@@ -173,6 +174,7 @@ impl Image {
         let job = Job {
             program: mkfs_erofs(),
             directory,
+            user: CONVERTER_UIDS.start,
             limits: self.limits,
             blob: Digest::of(blob),
             diff_id,

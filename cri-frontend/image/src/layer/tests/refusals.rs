@@ -147,6 +147,7 @@ fn wrong_digests_are_found() {
     let job = Job {
         program: mkfs_erofs(),
         directory,
+        user: CONVERTER_UIDS.start,
         limits: limits(),
         blob: Digest::of(b"other"),
         diff_id: Digest::of(&tar),
@@ -162,6 +163,7 @@ fn wrong_digests_are_found() {
     let job = Job {
         program: mkfs_erofs(),
         directory,
+        user: CONVERTER_UIDS.start,
         limits: limits(),
         blob: Digest::of(&tar),
         diff_id: Digest::of(&tar),
@@ -177,6 +179,7 @@ fn a_converter_that_fails_is_an_error_with_its_words() {
     let job = Job {
         program: "/bin/false".into(),
         directory: directory.path().join("work"),
+        user: CONVERTER_UIDS.start,
         limits: limits(),
         blob: Digest::of(b""),
         diff_id: Digest::of(b""),
