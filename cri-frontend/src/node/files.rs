@@ -8,38 +8,28 @@ use std::{
         fs::{DirBuilderExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use rustix::fs::OFlags;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
+use super::own_thread::on_own_thread;
 use crate::error::Error;
-
-/// A file system that has not answered by then hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Enough for a few system calls.
-const STACK: usize = 256 * 1024;
 
 /// Makes a directory and its parents; the new ones are for root alone.
 pub async fn make_private_dir(path: PathBuf) -> Result<(), Error> {
-    make_dir(path, 0o700).await
+    blocking("make", path, |path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path)).await
 }
 
-/// Makes a directory and its parents, readable for all: log directories.
+/// Makes a directory that a caller names, and its parents, readable for all: log directories.
 pub async fn make_public_dir(path: PathBuf) -> Result<(), Error> {
-    make_dir(path, 0o755).await
-}
-
-async fn make_dir(path: PathBuf, mode: u32) -> Result<(), Error> {
-    blocking("make", path, move |path| fs::DirBuilder::new().recursive(true).mode(mode).create(path)).await
+    on_own_thread("make", path, |path| fs::DirBuilder::new().recursive(true).mode(0o755).create(path)).await
 }
 
 /// Makes a directory that a caller names, readable for all, where nothing has its name.
 pub async fn make_missing_dir(path: PathBuf) -> Result<(), Error> {
-    apart("make", path, |path| {
+    on_own_thread("make", path, |path| {
         if path.try_exists()? {
             return Ok(());
         }
@@ -50,7 +40,7 @@ pub async fn make_missing_dir(path: PathBuf) -> Result<(), Error> {
 
 /// Looks at a file that a caller names; none where nothing has its name.
 pub async fn look_at(path: PathBuf) -> Result<Option<fs::Metadata>, Error> {
-    apart("look at", path, |path| match fs::metadata(path) {
+    on_own_thread("look at", path, |path| match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         found => found.map(Some),
     })
@@ -135,30 +125,6 @@ pub async fn remove_tree(path: PathBuf) -> Result<(), Error> {
         }
     })
     .await
-}
-
-/// Work where a caller's path leads, on a thread of its own: a file system that hangs there (a dead NFS server) costs that,
-/// and not one of the threads that all pods need.
-async fn apart<T, F>(action: &'static str, path: PathBuf, work: F) -> Result<T, Error>
-where
-    F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
-    T: Send + 'static,
-{
-    let shown = path.clone();
-    let (answer, outcome) = oneshot::channel();
-    let spawned = thread::Builder::new().name("apart".into()).stack_size(STACK).spawn(move || {
-        // Nobody waits any more where it came too late.
-        let _ = answer.send(work(&path));
-    });
-    let outcome = match spawned {
-        Ok(_) => timeout(PATIENCE, outcome).await,
-        Err(error) => return Err(Error::file("start the thread to look at", shown)(error)),
-    };
-    match outcome {
-        Ok(Ok(result)) => result.map_err(Error::file(action, shown)),
-        Ok(Err(ended)) => Err(Error::Abandoned(ended.to_string())),
-        Err(late) => Err(Error::file(action, shown)(late.into())),
-    }
 }
 
 async fn blocking<T, F>(action: &'static str, path: PathBuf, work: F) -> Result<T, Error>

@@ -4,6 +4,7 @@ pub mod files;
 pub mod health;
 pub mod ids;
 pub mod names;
+mod own_thread;
 pub mod registry;
 
 use std::sync::Arc;
