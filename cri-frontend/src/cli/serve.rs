@@ -73,7 +73,7 @@ pub(super) fn serve(configured: &Configured) -> Result<ExitCode, Failure> {
 async fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let _locks = [lock(&config.root_dir, 0o700).await?, lock(&config.state_dir, 0o711).await?];
-    let (listener, owner) = socket::listen(&config.cri.socket).await?;
+    let (listener, gate) = socket::listen(&config.cri.socket).await?;
     let (streaming, streams) = streaming::bind(&config.streaming).await?;
     let (node, loaded) = open(path, config, streaming).await?;
     state::reconcile(&node, loaded).await?;
@@ -86,7 +86,7 @@ async fn run(path: &Path, config: Config) -> Result<(), Failure> {
         shutdown.cancel();
     });
     let streaming = tokio::spawn(streaming::serve(node.clone(), streams));
-    let served = grpc::serve(node.clone(), listener, owner);
+    let served = grpc::serve(node.clone(), listener, gate);
     let overdue = async {
         node.shutdown.cancelled().await;
         sleep(LAST_CALLS).await;

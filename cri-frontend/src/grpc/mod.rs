@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(
     node: Arc<Node>,
     listener: UnixListener,
-    owner: socket::Owner,
+    gate: socket::Gate,
 ) -> Result<(), tonic::transport::Error> {
     let runtime = RuntimeServiceServer::new(runtime::Runtime(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -44,7 +44,7 @@ pub async fn serve(
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let admitted = UnixListenerStream::new(listener).then(after_pause).filter(move |stream| match stream {
-        Ok(stream) => owner.admits(stream),
+        Ok(stream) => gate.admits(stream),
         Err(_) => true,
     });
     Server::builder()
