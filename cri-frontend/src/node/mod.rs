@@ -80,6 +80,6 @@ impl Node {
 
     /// The containers of a pod.
     pub fn containers_of(&self, sandbox: &Sandbox) -> Vec<Arc<Container>> {
-        self.containers.all().into_iter().filter(|container| container.sandbox == sandbox.id).collect()
+        self.containers.select(|container| container.sandbox == sandbox.id)
     }
 }

@@ -33,7 +33,13 @@ impl<T> Registry<T> {
 
     /// All objects, ordered by id.
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.select(|_| true)
+    }
+
+    /// Some of them, chosen by what never changes: it is looked at under the registry's lock.
+    pub fn select(&self, is_wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        objects.values().filter(|object| is_wanted(object)).cloned().collect()
     }
 
     /// The object of an id, or of the unambiguous beginning of one.
