@@ -1,8 +1,8 @@
 //! RuntimeService. What is not here answers UNIMPLEMENTED.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use a3s_box_proto::{config, cri};
+use a3s_box_proto::cri;
 use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 use tracing::info;
@@ -57,13 +57,8 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Answer<cri::RuntimeConfigResponse> {
-        let systemd = match self.0.config.cri.cgroup_driver {
-            config::CgroupDriver::Systemd => true,
-            config::CgroupDriver::Cgroupfs => false,
-            // As `sd_booted(3)` has it.
-            config::CgroupDriver::Auto => Path::new("/run/systemd/system").is_dir(),
-        };
-        let driver = if systemd { cri::CgroupDriver::Systemd } else { cri::CgroupDriver::Cgroupfs };
+        let by_systemd = self.0.has_cgroups_of_systemd();
+        let driver = if by_systemd { cri::CgroupDriver::Systemd } else { cri::CgroupDriver::Cgroupfs };
         let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
         answer(cri::RuntimeConfigResponse { linux: Some(linux) })
     }
@@ -253,14 +248,8 @@ impl cri::runtime_service_server::RuntimeService for Runtime {
         request: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
         let found = self.0.containers.get(&request.into_inner().container_id)?;
-        let pod = figures::of_pod(&self.0, &found.pod(&self.0)?, Depth::Counters).await?;
-        let sample = pod.containers.iter().find(|sample| sample.container.id == found.id);
-        let sample = sample.ok_or_else(|| Error::State {
-            what: "container",
-            id: found.id.to_string(),
-            problem: "is not running: it has no figures".into(),
-        })?;
-        answer(cri::ContainerStatsResponse { stats: Some(stats::container(&self.0, sample)) })
+        let sample = figures::of_container(&self.0, &found).await?;
+        answer(cri::ContainerStatsResponse { stats: Some(stats::container(&self.0, &sample)) })
     }
 
     async fn list_container_stats(
@@ -360,27 +349,20 @@ impl Runtime {
         filter: Option<cri::ContainerStatsFilter>,
     ) -> Vec<cri::ContainerStats> {
         let filter = container::stats_filter(filter.unwrap_or_default());
-        let ready =
-            sandboxes::list::Filter { id: filter.sandbox.clone(), ready: Some(true), ..Default::default() };
-        let pods = sandboxes::list::list(&self.0, &ready);
-        let pods = figures::of_pods(&self.0, pods, Depth::Counters).await;
-        let samples = pods.iter().flat_map(|pod| &pod.containers);
-        let admitted = samples.filter(|sample| sample.container.record.with(|record| filter.admits(record)));
-        admitted.map(|sample| stats::container(&self.0, sample)).collect()
+        let samples = figures::of_containers(&self.0, &filter).await;
+        samples.iter().map(|sample| stats::container(&self.0, sample)).collect()
     }
 
     async fn figures_of_pods(&self, filter: Option<cri::PodSandboxStatsFilter>) -> Vec<cri::PodSandboxStats> {
         let filter = sandbox::stats_filter(filter.unwrap_or_default());
-        let pods = sandboxes::list::list(&self.0, &filter);
-        let pods = figures::of_pods(&self.0, pods, Depth::Counters).await;
-        pods.iter().map(|sample| stats::pod(&self.0, sample)).collect()
+        let samples = figures::of_pods(&self.0, &filter, Depth::Counters).await;
+        samples.iter().map(|sample| stats::pod(&self.0, sample)).collect()
     }
 
     async fn metrics_of_pods(&self) -> Vec<cri::PodSandboxMetrics> {
         let ready = sandboxes::list::Filter { ready: Some(true), ..Default::default() };
-        let pods = sandboxes::list::list(&self.0, &ready);
-        let pods = figures::of_pods(&self.0, pods, Depth::Details).await;
-        pods.iter().map(metrics::pod).collect()
+        let samples = figures::of_pods(&self.0, &ready, Depth::Details).await;
+        samples.iter().map(metrics::pod).collect()
     }
 }
 

@@ -7,11 +7,11 @@ pub mod names;
 mod own_thread;
 pub mod registry;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use a3s_box_image::ImageStore;
 use a3s_box_network::Cni;
-use a3s_box_proto::config::Config;
+use a3s_box_proto::config::{CgroupDriver, Config};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -76,6 +76,16 @@ impl Node {
     {
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(watcher).await });
+    }
+
+    /// Whether systemd makes the pods' cgroups.
+    pub fn has_cgroups_of_systemd(&self) -> bool {
+        match self.config.cri.cgroup_driver {
+            CgroupDriver::Systemd => true,
+            CgroupDriver::Cgroupfs => false,
+            // As `sd_booted(3)` has it.
+            CgroupDriver::Auto => Path::new("/run/systemd/system").is_dir(),
+        }
     }
 
     /// The containers of a pod.

@@ -12,10 +12,10 @@ use tracing::debug;
 
 use self::hearing::Ask;
 use crate::{
-    container::Container,
+    container::{self, Container},
     error::{Error, Kind},
     node::Node,
-    sandbox::{Sandbox, SandboxRecord},
+    sandbox::{self, Sandbox, SandboxRecord},
     shim::{HostCost, Stats},
 };
 
@@ -118,10 +118,29 @@ pub async fn of_pod(node: &Node, sandbox: &Arc<Sandbox>, depth: Depth) -> Result
     Ok(sample(node, sandbox, told?))
 }
 
-/// Samples of many pods. One that does not answer is left out: it costs the first caller a moment, and later ones
-/// nothing, until it answers again.
-pub async fn of_pods(node: &Arc<Node>, sandboxes: Vec<Arc<Sandbox>>, depth: Depth) -> Vec<PodSample> {
-    let answers = stream::iter(sandboxes).map(|sandbox| async move {
+/// A sample of one container, which must run.
+pub async fn of_container(node: &Node, container: &Container) -> Result<ContainerSample, Error> {
+    let pod = of_pod(node, &container.pod(node)?, Depth::Counters).await?;
+    let sample = pod.containers.into_iter().find(|sample| sample.container.id == container.id);
+    sample.ok_or_else(|| {
+        let problem = "is not running: it has no figures".to_owned();
+        Error::State { what: "container", id: container.id.to_string(), problem }
+    })
+}
+
+/// Samples of those running containers that a filter admits.
+pub async fn of_containers(node: &Arc<Node>, filter: &container::list::Filter) -> Vec<ContainerSample> {
+    let ready = sandbox::list::Filter { id: filter.sandbox.clone(), ready: Some(true), ..Default::default() };
+    let pods = of_pods(node, &ready, Depth::Counters).await;
+    let mut samples: Vec<_> = pods.into_iter().flat_map(|pod| pod.containers).collect();
+    samples.retain(|sample| sample.container.record.with(|record| filter.admits(record)));
+    samples
+}
+
+/// Samples of those pods that a filter admits. One that does not answer is left out: it costs the first caller a moment, and
+/// later ones nothing, until it answers again.
+pub async fn of_pods(node: &Arc<Node>, filter: &sandbox::list::Filter, depth: Depth) -> Vec<PodSample> {
+    let answers = stream::iter(sandbox::list::list(node, filter)).map(|sandbox| async move {
         match sandbox.hearing.ask() {
             Ask::Now => heard(node, &sandbox, depth).await,
             Ask::Behind => {
