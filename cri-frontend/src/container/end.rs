@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Container, Exit, observe::is_idle, persist_all, record::exit_code};
+use super::{Container, Exit, persist_all, record::exit_code};
 use crate::{
     error::Error,
     node::{Node, files},
@@ -18,7 +18,7 @@ pub async fn end_all(node: &Node, containers: &[Arc<Container>], exit: &Exit) ->
     let mut ended = containers.to_vec();
     ended.retain(|container| {
         node.change_container(container, |record| {
-            let ends = !is_idle(&record.state);
+            let ends = !record.state.is_idle();
             if ends {
                 record.state.exit(exit.clone());
             }

@@ -2,19 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Container, ContainerRecord};
-use crate::{node::Node, sandbox::list::has_labels};
-
-/// Where a container is in its life, as clients tell the states apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Not started yet.
-    Created,
-    /// Its process runs.
-    Running,
-    /// Its process has ended, or never began.
-    Exited,
-}
+use super::{Container, ContainerRecord, record::Stage};
+use crate::node::{Node, labels::has_labels};
 
 /// Which containers to list; what is not set does not restrict.
 #[derive(Debug, Default)]
@@ -27,17 +16,6 @@ pub struct Filter {
     pub stage: Option<Stage>,
     /// Labels that must all be there.
     pub labels: HashMap<String, String>,
-}
-
-impl ContainerRecord {
-    /// The stage of its life.
-    pub fn stage(&self) -> Stage {
-        match self.state {
-            super::ContainerState::Created | super::ContainerState::Starting => Stage::Created,
-            super::ContainerState::Running { .. } => Stage::Running,
-            super::ContainerState::Exited { .. } => Stage::Exited,
-        }
-    }
 }
 
 impl Filter {

@@ -6,7 +6,7 @@ use a3s_box_proto::shim as control;
 use tracing::info;
 
 use super::{
-    Container, ContainerRecord, ContainerState, Exit, persist_all,
+    Container, ContainerRecord, Exit, persist_all,
     record::{User, exit_code},
 };
 use crate::{clock::unix_nanos, error::Error, node::Node};
@@ -69,17 +69,12 @@ fn exit(told: &control::Container) -> Exit {
     }
 }
 
-/// True while neither the guest nor a start works on it.
-pub(super) fn is_idle(state: &ContainerState) -> bool {
-    matches!(state, ContainerState::Created | ContainerState::Exited { .. })
-}
-
 #[cfg(test)]
 mod tests {
     use a3s_box_proto::cri::ContainerConfig;
 
     use super::{
-        super::record::{ImageUse, RunAs, StopSignal},
+        super::record::{ContainerState, ImageUse, RunAs, StopSignal},
         *,
     };
 

@@ -39,6 +39,17 @@ pub struct ContainerRecord {
     pub state: ContainerState,
 }
 
+impl ContainerRecord {
+    /// The stage of its life.
+    pub fn stage(&self) -> Stage {
+        match self.state {
+            ContainerState::Created | ContainerState::Starting => Stage::Created,
+            ContainerState::Running { .. } => Stage::Running,
+            ContainerState::Exited { .. } => Stage::Exited,
+        }
+    }
+}
+
 /// The image of a container, under the names of the moment in which the container was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageUse {
@@ -102,6 +113,17 @@ pub enum ContainerState {
     },
 }
 
+/// Where a container is in its life, as clients tell the states apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Not started yet.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process has ended, or never began.
+    Exited,
+}
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -129,6 +151,11 @@ impl ContainerState {
     /// Its process runs.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })
+    }
+
+    /// Neither the guest nor a start works on it.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Self::Created | Self::Exited { .. })
     }
 
     /// In words, after "the container is".

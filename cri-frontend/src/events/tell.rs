@@ -3,7 +3,7 @@
 use super::{Event, Hub, Kind};
 use crate::{
     clock::unix_nanos,
-    container::{Container, ContainerRecord, ContainerState, list::Stage},
+    container::{Container, ContainerRecord, ContainerState, record::Stage},
     node::Node,
     sandbox::{Sandbox, SandboxRecord},
 };

@@ -3,6 +3,7 @@
 pub mod files;
 pub mod health;
 pub mod ids;
+pub mod labels;
 pub mod names;
 mod own_thread;
 pub mod registry;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Sandbox, SandboxRecord};
-use crate::node::Node;
+use crate::node::{Node, labels::has_labels};
 
 /// Which sandboxes to list; what is not set does not restrict.
 #[derive(Debug, Default)]
@@ -24,11 +24,6 @@ impl Filter {
             && self.ready.is_none_or(|ready| ready == record.is_ready())
             && has_labels(&record.config.labels, &self.labels)
     }
-}
-
-/// Whether all wanted labels are there, with the wanted values.
-pub fn has_labels(labels: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// The sandboxes that the filter admits.

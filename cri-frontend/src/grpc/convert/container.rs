@@ -8,10 +8,7 @@ use serde_json::json;
 
 use super::{RUNTIME_TYPE, signal};
 use crate::{
-    container::{
-        Container, ContainerRecord, ContainerState,
-        list::{Filter, Stage},
-    },
+    container::{Container, ContainerRecord, ContainerState, list::Filter, record::Stage},
     error::Error,
     node::Node,
 };
