@@ -56,11 +56,8 @@ impl ImageStore {
     }
 
     /// All images that have a name.
-    ///
-    /// # Errors
-    /// None now: what is in the store is known.
-    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        Ok(self.store.list())
+    pub fn list(&self) -> Vec<Image> {
+        self.store.list()
     }
 
     /// Removes an image with all its names, by any of them; an unknown one is no error. What a holder uses stays on

@@ -256,7 +256,7 @@ impl Worker {
         let (store, digest) = (self.work.store.clone(), self.layer.digest.clone());
         let kept = blocking("the store", move || store.disk().open_blob(&digest)).await??;
         if let Some(file) = kept {
-            match self.converter(BufReader::new(file), false, place, inherit_root).await? {
+            match self.converter(BufReader::new(file), false, place, inherit_root).await {
                 Err(error @ ImageError::Layer { source: LayerError::BlobDigest { .. }, .. }) => {
                     tracing::warn!(%error, "a kept blob is damaged and is fetched again");
                 }
@@ -279,7 +279,7 @@ impl Worker {
             futures::join!(download, self.converter(blob, keep, place, inherit_root));
         match downloaded {
             // The converter's failure ended the download.
-            Ok(()) | Err(RegistryError::Abandoned) => converted?,
+            Ok(()) | Err(RegistryError::Abandoned) => converted,
             Err(source) => {
                 let step = format!("layer {}", self.layer.digest);
                 Err(ImageError::Registry { image: self.image.clone(), step, source })
@@ -293,7 +293,7 @@ impl Worker {
         keep: bool,
         place: &Arc<Place>,
         inherit_root: bool,
-    ) -> Result<Result<Lease, ImageError>, ImageError> {
+    ) -> Result<Lease, ImageError> {
         let (work, below) = (self.work.clone(), self.below.clone());
         let (index, unusual_root) = (self.index, self.unusual_root.clone());
         let (image, digest, diff_id) = (self.image.clone(), self.layer.digest.clone(), self.diff_id.clone());
@@ -325,7 +325,7 @@ impl Worker {
             lease.blob = blob;
             Ok(lease)
         })
-        .await
+        .await?
     }
 
     fn failed(&self, source: LayerError) -> ImageError {

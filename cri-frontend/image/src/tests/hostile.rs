@@ -43,7 +43,7 @@ async fn pull_of(
     let result = store.pull(&format!("{}/r:t", server.address), None).await;
     if result.is_err() {
         home.empties().await;
-        assert!(store.list().unwrap().is_empty());
+        assert!(store.list().is_empty());
     }
     (result.map(drop), server.requests())
 }

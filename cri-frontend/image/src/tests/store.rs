@@ -27,7 +27,7 @@ async fn images_survive_a_restart_with_all_their_names() {
     store.pull(&name(":two"), None).await.unwrap();
     store.pull(&name(&format!("@{digest}")), None).await.unwrap();
     let store = open_again(&home, store).await;
-    let [image] = store.list().unwrap().try_into().unwrap();
+    let [image] = store.list().try_into().unwrap();
     assert_eq!(image.repo_tags, [name(":one"), name(":two")]);
     assert_eq!(image.repo_digests, [name(&format!("@{digest}"))]);
     assert_eq!(image.config.config().as_ref().unwrap().cmd().as_ref().unwrap(), &["one"]);
@@ -89,11 +89,11 @@ async fn shared_layers_stay_until_their_last_image_goes() {
     // All of them, in no order: 7 and 20 have no common divisor.
     for removed in (0..20).map(|number| number * 7 % 20) {
         store.remove(&name(removed)).await.unwrap();
-        for image in store.list().unwrap() {
+        for image in store.list() {
             assert!(image.layers.iter().all(|path| path.exists()), "{image:?}");
         }
         let kept: std::collections::BTreeSet<_> =
-            store.list().unwrap().into_iter().flat_map(|image| image.layers).collect();
+            store.list().into_iter().flat_map(|image| image.layers).collect();
         let on_disk = home.files().iter().filter(|file| file.ends_with(".erofs")).count();
         assert_eq!(on_disk, kept.len());
     }
@@ -111,7 +111,7 @@ async fn what_is_in_use_stays_until_it_is_released() {
     let image = store.pull(&name, None).await.unwrap();
     store.hold(&image.id, "container").unwrap();
     store.remove(&image.id).await.unwrap();
-    assert!(store.find(&name).unwrap().is_none() && store.list().unwrap().is_empty());
+    assert!(store.find(&name).unwrap().is_none() && store.list().is_empty());
     assert!(store.held("container").unwrap().layers[0].exists());
 
     let store = open_again(&home, store).await;
@@ -167,7 +167,7 @@ async fn an_unreadable_index_is_set_aside_and_no_layer_is_lost() {
     drop(store);
     fs::write(home.root().join("index.json"), "{").unwrap();
     let store = home.open().await;
-    assert!(store.list().unwrap().is_empty() && image.layers[0].exists());
+    assert!(store.list().is_empty() && image.layers[0].exists());
     assert!(home.root().join("index.json.unreadable").exists());
     assert_eq!(store.pull(&name, None).await.unwrap().layers, image.layers);
 }
