@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{
-    Client, Url,
+    Client, RequestBuilder, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use super::{RegistryError, auth_file::same_registry, challenge::Challenge, endpo
 use crate::Credentials;
 
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
-/// Go's default for containerd's requests of refresh tokens.
+/// Who asks. Token servers want it, and log it.
 const CLIENT_ID: &str = "a3s-box";
 
 /// How we show who we are.
@@ -101,39 +101,19 @@ fn realm_url(realm: &str, from: &Url) -> Result<Url, RegistryError> {
 async fn token(
     client: &Client,
     login: &Login,
-    mut url: Url,
+    url: Url,
     service: Option<String>,
     scope: &str,
 ) -> Result<String, RegistryError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let service = service.unwrap_or_default();
-    let request = if let Login::Identity(refresh) = login {
-        let mut form = url.clone();
-        form.set_query(None);
-        form.query_pairs_mut()
-            .append_pair("grant_type", "refresh_token")
-            .append_pair("refresh_token", refresh)
-            .append_pair("client_id", CLIENT_ID)
-            .append_pair("service", &service)
-            .append_pair("scope", scope);
-        let body = form.query().unwrap_or_default().to_owned();
-        client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
-    } else {
-        {
-            let mut query = url.query_pairs_mut();
-            if !service.is_empty() {
-                query.append_pair("service", &service);
-            }
-            for scope in scope.split(' ') {
-                query.append_pair("scope", scope);
-            }
+    let request = match login {
+        Login::Identity(refresh) => by_refresh_token(client, url, refresh, &service, scope),
+        Login::Password(username, password) => {
+            let authorization = basic(&host, username, password)?;
+            by_query(client, url, &service, scope).header(AUTHORIZATION, authorization)
         }
-        match login {
-            Login::Password(username, password) => {
-                client.get(url).header(AUTHORIZATION, basic(&host, username, password)?)
-            }
-            _ => client.get(url),
-        }
+        Login::Anonymous | Login::Registry(_) => by_query(client, url, &service, scope),
     };
     let body = endpoint::small_answer(request, &host, MAX_TOKEN_ANSWER, "the token server's answer").await?;
     // No parser's message: it could quote a token.
@@ -144,6 +124,29 @@ async fn token(
         return Err(RegistryError::protocol(&host, "the token server's answer has no token"));
     }
     Ok(token)
+}
+
+/// OAuth 2's way.
+fn by_refresh_token(client: &Client, url: Url, token: &str, service: &str, scope: &str) -> RequestBuilder {
+    let mut form = url.clone();
+    form.set_query(None);
+    form.query_pairs_mut()
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("refresh_token", token)
+        .append_pair("client_id", CLIENT_ID)
+        .append_pair("service", service)
+        .append_pair("scope", scope);
+    let body = form.query().unwrap_or_default().to_owned();
+    client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+}
+
+/// The older way, for all others.
+fn by_query(client: &Client, mut url: Url, service: &str, scope: &str) -> RequestBuilder {
+    if !service.is_empty() {
+        url.query_pairs_mut().append_pair("service", service);
+    }
+    url.query_pairs_mut().extend_pairs(scope.split(' ').map(|scope| ("scope", scope)));
+    client.get(url)
 }
 
 fn basic(host: &str, username: &str, password: &str) -> Result<HeaderValue, RegistryError> {

@@ -50,6 +50,15 @@ pub(super) struct Get<'a> {
     pub offset: u64,
 }
 
+/// How much a request may say of us.
+#[derive(Clone, Copy)]
+enum Trust<'a> {
+    /// Nothing: a redirect has led elsewhere.
+    Stranger,
+    /// The headers that are configured for the host, and the authorization if there is one.
+    Host(Option<&'a HeaderValue>),
+}
+
 impl Endpoint {
     pub(super) fn new(
         host: Host,
@@ -78,24 +87,7 @@ impl Endpoint {
 
     /// A successful answer's head, after retries of what may pass.
     pub(super) async fn get(&self, request: Get<'_>) -> Result<Response, RegistryError> {
-        let mut attempt = 0;
-        loop {
-            let response = self.logged_in(request).await?;
-            let status = response.status();
-            if status.is_success() {
-                return Ok(response);
-            }
-            let wait = retry::wait_after(attempt, Some(response.headers()), SystemTime::now());
-            let error = self.refusal(response).await;
-            match wait.filter(|_| is_transient(status)) {
-                None => return Err(error),
-                Some(wait) => {
-                    tracing::debug!(%error, ?wait, "asking again");
-                    tokio::time::sleep(wait).await;
-                }
-            }
-            attempt += 1;
-        }
+        retried(self.name(), self.patience, || self.logged_in(request)).await
     }
 
     /// Answers at most one challenge: a second one means that the answer was not good.
@@ -141,8 +133,12 @@ impl Endpoint {
             }
             let target = redirect::target(response.url(), response.headers())
                 .map_err(|reason| RegistryError::protocol(self.name(), reason))?;
-            let secrets = redirect::same_origin(&origin, &target).then_some(authorization.as_ref());
-            response = self.send(target, request, secrets).await?;
+            let trust = if redirect::same_origin(&origin, &target) {
+                Trust::Host(authorization.as_ref())
+            } else {
+                Trust::Stranger
+            };
+            response = self.send(target, request, trust).await?;
         }
         Err(RegistryError::protocol(self.name(), "redirects in circles"))
     }
@@ -160,7 +156,7 @@ impl Endpoint {
                 continue;
             }
             // Two schemes are for loopback addresses, or where the hosts file says so.
-            match self.send(self.url(scheme, request)?, request, Some(authorization)).await {
+            match self.send(self.url(scheme, request)?, request, Trust::Host(authorization)).await {
                 Err(error @ (RegistryError::Unreachable { .. } | RegistryError::Connection { .. })) => {
                     last = Some(error);
                 }
@@ -184,15 +180,10 @@ impl Endpoint {
         Ok(url)
     }
 
-    /// One request. With secrets: the host's own headers and, if there is one, the authorization.
-    async fn send(
-        &self,
-        url: Url,
-        request: Get<'_>,
-        secrets: Option<Option<&HeaderValue>>,
-    ) -> Result<Response, RegistryError> {
+    /// One request.
+    async fn send(&self, url: Url, request: Get<'_>, trust: Trust<'_>) -> Result<Response, RegistryError> {
         let mut headers = HeaderMap::new();
-        if let Some(authorization) = secrets {
+        if let Trust::Host(authorization) = trust {
             headers.extend(self.host.headers.clone());
             if let Some(authorization) = authorization {
                 headers.insert(AUTHORIZATION, authorization.clone());
@@ -216,10 +207,6 @@ impl Endpoint {
         RegistryError::Stalled { host: self.name().to_owned(), seconds: self.patience.as_secs() }
     }
 
-    async fn refusal(&self, response: Response) -> RegistryError {
-        refusal(response, self.name(), self.patience).await
-    }
-
     /// Reads a body that is small by nature.
     pub(super) async fn body(
         &self,
@@ -233,28 +220,40 @@ impl Endpoint {
 
 /// Sends a request to a token server, again if it is busy, and reads its answer.
 pub(super) async fn small_answer(
-    mut request: RequestBuilder,
+    request: RequestBuilder,
     host: &str,
     limit: u64,
     what: &'static str,
 ) -> Result<Bytes, RegistryError> {
     let stalled = || RegistryError::Stalled { host: host.to_owned(), seconds: TOKEN_TIMEOUT.as_secs() };
+    let send = || async {
+        let same = request.try_clone();
+        let same =
+            same.ok_or_else(|| RegistryError::protocol(host, "is asked what cannot be asked again"))?;
+        let response = timeout(TOKEN_TIMEOUT, same.send()).await.map_err(|_| stalled())?;
+        response.map_err(|error| RegistryError::connection(host, error))
+    };
+    let response = retried(host, TOKEN_TIMEOUT, send).await?;
+    body(response, host, limit, what, TOKEN_TIMEOUT).await
+}
+
+/// Sends a request until it succeeds, is refused for good, or was sent often enough.
+async fn retried<F>(host: &str, patience: Duration, send: impl Fn() -> F) -> Result<Response, RegistryError>
+where
+    F: Future<Output = Result<Response, RegistryError>>,
+{
     let mut attempt = 0;
     loop {
-        let same = request.try_clone();
-        let response = timeout(TOKEN_TIMEOUT, request.send()).await.map_err(|_| stalled())?;
-        let response = response.map_err(|error| RegistryError::connection(host, error))?;
+        let response = send().await?;
         let status = response.status();
         if status.is_success() {
-            return body(response, host, limit, what, TOKEN_TIMEOUT).await;
+            return Ok(response);
         }
         let wait = retry::wait_after(attempt, Some(response.headers()), SystemTime::now());
-        let error = refusal(response, host, TOKEN_TIMEOUT).await;
-        let (Some(wait), Some(same)) = (wait.filter(|_| is_transient(status)), same) else {
-            return Err(error);
-        };
+        let error = refusal(response, host, patience).await;
+        let Some(wait) = wait.filter(|_| is_transient(status)) else { return Err(error) };
+        tracing::debug!(%error, ?wait, "asking again");
         tokio::time::sleep(wait).await;
-        request = same;
         attempt += 1;
     }
 }
