@@ -1,7 +1,6 @@
 //! Running the shim's program: `start` begins a pod, `delete` cleans up after a dead shim.
 
 use std::{
-    ffi::OsStr,
     io,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -20,12 +19,36 @@ use super::ShimError;
 pub const SOCKET: &str = "shim.sock";
 /// containerd's name space of Kubernetes' pods.
 const NAMESPACE: &str = "k8s.io";
-/// From the program's start to its answer; it only forks and listens.
-const START_BOUND: Duration = Duration::from_secs(15);
-/// Killing, unmounting and removing what a pod left.
-const DELETE_BOUND: Duration = Duration::from_secs(30);
 /// How much of the shim's output an error quotes.
 const QUOTED_BYTES: usize = 2048;
+
+/// What the program is asked to do.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    /// Begin a pod.
+    Start,
+    /// Clean up after a dead shim.
+    Delete,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// How long it may take.
+    fn bound(self) -> Duration {
+        match self {
+            // It only forks and listens.
+            Self::Start => Duration::from_secs(15),
+            // Kills, unmounts and removes what a pod left.
+            Self::Delete => Duration::from_secs(30),
+        }
+    }
+}
 
 /// How shims are run on this node.
 #[derive(Debug, Clone)]
@@ -45,7 +68,7 @@ impl Shims {
             ..BootstrapParams::default()
         };
         let input = params.write_to_bytes().map_err(|error| ShimError::BadAnswer(error.to_string()))?;
-        let output = self.run("start", sandbox, bundle, &input, START_BOUND).await?;
+        let output = self.run(Action::Start, sandbox, bundle, &input).await?;
         let answer = BootstrapResult::parse_from_bytes(&output.stdout)
             .map_err(|error| ShimError::BadAnswer(format!("{}: {error}", quote(&output.stdout))))?;
         let expected = format!("unix://{}", bundle.join(SOCKET).display());
@@ -59,18 +82,38 @@ impl Shims {
 
     /// Cleans up all that a pod's shim left: processes, mounts, scratch disk, cgroup. Also where nothing is left.
     pub async fn delete(&self, sandbox: &SandboxId, bundle: &Path) -> Result<(), ShimError> {
-        self.run("delete", sandbox, bundle, &[], DELETE_BOUND).await.map(drop)
+        self.run(Action::Delete, sandbox, bundle, &[]).await.map(drop)
     }
 
     async fn run(
         &self,
-        action: &'static str,
+        action: Action,
         sandbox: &SandboxId,
         bundle: &Path,
         input: &[u8],
-        bound: Duration,
     ) -> Result<Output, ShimError> {
         let cannot_run = |source| ShimError::Run { program: self.program.clone(), source };
+        let mut child = self.command(action, sandbox, bundle).spawn().map_err(cannot_run)?;
+        let work = async {
+            if let Some(mut stdin) = child.stdin.take() {
+                // A program that ended before it read its input tells why by its status.
+                let _ = stdin.write_all(input).await;
+            }
+            child.wait_with_output().await
+        };
+        let (action, bound) = (action.name(), action.bound());
+        let output = match timeout(bound, work).await {
+            Ok(output) => output.map_err(cannot_run)?,
+            Err(_) => return Err(ShimError::Slow { action, bound }),
+        };
+        if !output.status.success() {
+            let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+            return Err(ShimError::Failed { action, status: output.status.to_string(), output: quote(said) });
+        }
+        Ok(output)
+    }
+
+    fn command(&self, action: Action, sandbox: &SandboxId, bundle: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.args([
             "-namespace",
@@ -82,34 +125,18 @@ impl Shims {
             "-publish-binary",
             "",
         ]);
-        if action == "delete" {
-            command.arg(OsStr::new("-bundle")).arg(bundle);
+        if let Action::Delete = action {
+            command.arg("-bundle").arg(bundle);
         }
         // Nothing of the frontend's own surroundings (a service manager's sockets, credentials) reaches a pod.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-        command.arg(action).current_dir(bundle).env_clear().env("PATH", path);
+        command.arg(action.name()).current_dir(bundle).env_clear().env("PATH", path);
         command.env(config::PATH_VARIABLE, &self.config_path);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        if action == "start" {
+        if let Action::Start = action {
             end_with_parent(&mut command);
         }
-        let mut child = command.spawn().map_err(cannot_run)?;
-        let work = async {
-            if let Some(mut stdin) = child.stdin.take() {
-                // A program that ended before it read its input tells why by its status.
-                let _ = stdin.write_all(input).await;
-            }
-            child.wait_with_output().await
-        };
-        let output = match timeout(bound, work).await {
-            Ok(output) => output.map_err(cannot_run)?,
-            Err(_) => return Err(ShimError::Slow { action, bound }),
-        };
-        if !output.status.success() {
-            let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-            return Err(ShimError::Failed { action, status: output.status.to_string(), output: quote(said) });
-        }
-        Ok(output)
+        command
     }
 }
 
