@@ -52,23 +52,6 @@ impl Headers {
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
-
-    /// The number of values.
-    pub(crate) fn count(&self) -> usize {
-        self.fields.iter().map(|(_, values)| values.len()).sum()
-    }
-
-    /// The bytes of all names and values.
-    pub(crate) fn size(&self) -> usize {
-        self.fields.iter().flat_map(|(name, values)| values.iter().chain([name])).map(String::len).sum()
-    }
-
-    /// Adds all of `other`.
-    pub(crate) fn extend(&mut self, other: &Self) {
-        for (name, values) in other.iter() {
-            values.iter().for_each(|value| self.append(name, value));
-        }
-    }
 }
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Headers {

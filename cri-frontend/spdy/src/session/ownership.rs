@@ -86,11 +86,6 @@ impl State {
         Poll::Pending
     }
 
-    /// Takes what has come in HEADERS frames.
-    pub(crate) fn take_late_headers(&mut self, id: StreamId) -> Headers {
-        self.streams.get_mut(&id).map(|stream| std::mem::take(&mut stream.input.late)).unwrap_or_default()
-    }
-
     /// Drops the receiving half.
     pub(crate) fn drop_input(&mut self, id: StreamId) {
         self.release_input(id);

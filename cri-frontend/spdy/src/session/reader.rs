@@ -86,7 +86,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Frame::Headers { id, fin, block } => {
                 let headers = self.headers(&block)?;
-                self.shared.lock().on_headers(id, fin, headers);
+                self.shared.lock().on_headers(id, fin, &headers);
             }
             Frame::RstStream { id, status } => self.shared.lock().on_reset(id, status),
             Frame::Settings(settings) => self.shared.lock().on_settings(&settings)?,

@@ -8,7 +8,6 @@ use super::window::{ReceiveWindow, SendWindow};
 use crate::{
     error::StreamError,
     frame::{StreamId, data_frame_header},
-    headers::Headers,
 };
 
 /// Bytes that may wait to be sent on a stream before its owner has to.
@@ -33,7 +32,6 @@ impl StreamState {
             buffer: BytesMut::new(),
             fin,
             held: true,
-            late: Headers::new(),
             window: receive,
             credit_queued: false,
             waker: None,
@@ -83,8 +81,6 @@ pub(super) struct Input {
     pub(super) fin: bool,
     /// The owner may still read. What comes afterwards is thrown away.
     pub(super) held: bool,
-    /// What came in HEADERS frames.
-    pub(super) late: Headers,
     pub(super) window: ReceiveWindow,
     /// The stream is in the queue for a WINDOW_UPDATE.
     pub(super) credit_queued: bool,

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Key;
-use crate::{error::StreamError, frame::StreamId, headers::Headers};
+use crate::{error::StreamError, frame::StreamId};
 
 /// What the peer sends on a stream: by [`Self::recv`], or as an [`AsyncRead`].
 ///
@@ -53,12 +53,6 @@ impl RecvHalf {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
         }
         self.key.shared.lock().poll_receive(self.key.id, cx)
-    }
-
-    /// The headers that the peer has sent since the stream was opened or this was last called (HEADERS frames).
-    #[must_use]
-    pub fn take_late_headers(&mut self) -> Headers {
-        self.key.shared.lock().take_late_headers(self.key.id)
     }
 }
 
