@@ -12,14 +12,13 @@ use std::{
 
 use rustix::fs::OFlags;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::spawn_blocking;
 
-use super::own_thread::on_own_thread;
+use super::{blocking::blocking, own_thread::on_own_thread};
 use crate::error::Error;
 
 /// Makes a directory and its parents; the new ones are for root alone.
 pub async fn make_private_dir(path: PathBuf) -> Result<(), Error> {
-    blocking("make", path, |path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path)).await
+    at("make", path, |path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path)).await
 }
 
 /// Makes a directory that a caller names, and its parents, readable for all: log directories.
@@ -49,7 +48,7 @@ pub async fn look_at(path: PathBuf) -> Result<Option<fs::Metadata>, Error> {
 
 /// Writes a file whole or not at all.
 pub async fn write(path: PathBuf, content: Vec<u8>) -> Result<(), Error> {
-    blocking("write", path, move |path| {
+    at("write", path, move |path| {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         fs::write(&unfinished, content)?;
@@ -82,15 +81,12 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
 pub async fn read_json_async<T: DeserializeOwned + Send + 'static>(
     path: PathBuf,
 ) -> Result<Option<T>, Error> {
-    match spawn_blocking(move || read_json(&path)).await {
-        Ok(result) => result,
-        Err(ended) => Err(Error::Abandoned(ended.to_string())),
-    }
+    blocking(move || read_json(&path)).await?
 }
 
 /// Reads a regular file of the node, of at most `most` bytes, that somebody else wrote.
 pub async fn read_bounded(path: PathBuf, most: u64) -> Result<Vec<u8>, Error> {
-    blocking("read", path, move |path| {
+    at("read", path, move |path| {
         // A pipe would wait for a writer.
         let file = fs::OpenOptions::new()
             .read(true)
@@ -114,7 +110,7 @@ pub async fn read_bounded(path: PathBuf, most: u64) -> Result<Vec<u8>, Error> {
 
 /// Removes a directory with all it holds. Refused where something is mounted in it: a mount's content is not ours.
 pub async fn remove_tree(path: PathBuf) -> Result<(), Error> {
-    blocking("remove", path, |path| {
+    at("remove", path, |path| {
         if let Some(mount) = mount_below(path, &fs::read("/proc/self/mountinfo")?) {
             let reason = format!("{} is mounted in it", mount.display());
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, reason));
@@ -127,16 +123,14 @@ pub async fn remove_tree(path: PathBuf) -> Result<(), Error> {
     .await
 }
 
-async fn blocking<T, F>(action: &'static str, path: PathBuf, work: F) -> Result<T, Error>
+/// Work on a path of ours.
+async fn at<T, F>(action: &'static str, path: PathBuf, work: F) -> Result<T, Error>
 where
     F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
     T: Send + 'static,
 {
     let shown = path.clone();
-    match spawn_blocking(move || work(&path)).await {
-        Ok(result) => result.map_err(Error::file(action, shown)),
-        Err(ended) => Err(Error::Abandoned(ended.to_string())),
-    }
+    blocking(move || work(&path)).await?.map_err(Error::file(action, shown))
 }
 
 /// A mount point that is `tree` or lies in it.

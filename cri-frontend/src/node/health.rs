@@ -10,9 +10,8 @@ use a3s_box_proto::{
 };
 use rustix::fs::{Access, access};
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
-use super::Node;
+use super::{Node, blocking::blocking, files::read_json};
 use crate::error::Error;
 
 /// One of the CRI's conditions.
@@ -48,23 +47,23 @@ pub async fn check(node: &Node) -> Result<Health, Error> {
         Err(error) => Condition { met: false, reason: "NetworkPluginNotReady", message: error.to_string() },
     };
     let config = node.config.clone();
-    let checked = spawn_blocking(move || {
+    blocking(move || {
         let accelerator = accelerator(&config);
         let runtime = runtime(&config, accelerator.as_ref());
         Health { runtime, network, accelerator: accelerator.ok().map(Choice::name) }
-    });
-    checked.await.map_err(|ended| Error::Abandoned(ended.to_string()))
+    })
+    .await
 }
 
 /// What belongs to the guest image, as its builder wrote it down.
 pub async fn manifest(node: &Node) -> Result<Value, Error> {
     let path = node.config.vm.manifest.clone();
-    let read = spawn_blocking(move || match super::files::read_json(&path) {
+    blocking(move || match read_json(&path) {
         Ok(Some(manifest)) => manifest,
         Ok(None) => json!({ "missing": path }),
         Err(error) => json!({ "error": error.to_string() }),
-    });
-    read.await.map_err(|ended| Error::Abandoned(ended.to_string()))
+    })
+    .await
 }
 
 fn runtime(config: &Config, accelerator: Result<&Choice, &String>) -> Condition {

@@ -1,5 +1,6 @@
 //! What all of the frontend's work shares: the node's pods, containers, images and records.
 
+pub mod blocking;
 pub mod files;
 pub mod health;
 pub mod ids;

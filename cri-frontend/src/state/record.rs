@@ -58,7 +58,8 @@ impl<R: Record> Tracked<R> {
         while !self.with(&wanted) && changes.changed().await.is_ok() {}
     }
 
-    /// Changes the value in memory, in one step for all readers. `change` may refuse before it touches anything.
+    /// Changes the value in memory, in one step for all readers. `change` may refuse before it touches anything. Nobody is told:
+    /// what listeners of events have to hear of goes through [`crate::node::Node`]'s `change_…`.
     pub fn update<T>(&self, change: impl FnOnce(&mut R) -> T) -> T {
         let outcome = change(&mut self.current.write().unwrap_or_else(PoisonError::into_inner));
         self.stale.store(true, Ordering::Release);
@@ -80,7 +81,7 @@ impl<R: Record> Tracked<R> {
         written.inspect_err(|_| self.stale.store(true, Ordering::Release))
     }
 
-    /// Changes the value in memory and on disk. Memory keeps the change where the disk refuses: it tells what is.
+    /// As [`Self::update`], and on disk. Memory keeps the change where the disk refuses: it tells what is.
     pub async fn commit(&self, db: &Db, change: impl FnOnce(&mut R)) -> Result<(), StateError> {
         self.update(change);
         self.persist(db).await
