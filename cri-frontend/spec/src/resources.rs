@@ -175,12 +175,11 @@ fn memory(asked: &LinuxContainerResources) -> Result<LinuxMemory, SpecError> {
 /// The container's own word, else the pod's, else the node's.
 fn pids(input: &Input<'_>, asked: &LinuxContainerResources) -> Result<LinuxPids, SpecError> {
     let annotation = input.sandbox.annotations.get(PIDS_ANNOTATION);
+    let unified = format!("unified[{PIDS_KEY}]");
     let (field, limit) = match (asked.unified.get(PIDS_KEY), annotation) {
-        (Some(text), _) => {
-            (format!("unified[{PIDS_KEY}]"), parse_pids(&format!("unified[{PIDS_KEY}]"), text)?)
-        }
-        (None, Some(text)) => (PIDS_ANNOTATION.to_owned(), parse_pids(PIDS_ANNOTATION, text)?),
-        (None, None) => ("pids.default".to_owned(), input.pids.default),
+        (Some(text), _) => (unified.as_str(), parse_pids(&unified, text)?),
+        (None, Some(text)) => (PIDS_ANNOTATION, parse_pids(PIDS_ANNOTATION, text)?),
+        (None, None) => ("pids.default", input.pids.default),
     };
     let most = input.pids.max;
     if limit > most {

@@ -130,15 +130,34 @@ async fn record(
 ) -> Result<Arc<Container>, Error> {
     let pod = sandbox.record.with(|record| record.config.clone());
     let log_path = log_path(&pod, &draft.config)?;
-    let seccomp_profile = read_seccomp_profile(&draft.config).await?;
-    let disks = block_device::find(&draft.config).await?;
-    let given = Given { image: &draft.image, volumes: &draft.volumes, disks, seccomp_profile };
+    let given = Given {
+        image: &draft.image,
+        volumes: &draft.volumes,
+        seccomp_profile: read_seccomp_profile(&draft.config).await?,
+        disks: block_device::find(&draft.config).await?,
+    };
     let made = specify(node, sandbox, &draft.id, &draft.config, &given)?;
-    pid_target::check(node, sandbox, &draft.config)?;
     let seccomp_profile = given.seccomp_profile;
+    pid_target::check(node, sandbox, &draft.config)?;
     cpuset::check(&draft.config).await?;
     hold_images(node, &draft, undo)?;
-    let record = ContainerRecord {
+    let container = Arc::new(Container::new(sandbox, new_record(sandbox, draft, &made, log_path)));
+    make_missing(made.host_mounts).await?;
+    undo.push("removing its directory", files::remove_tree(container.bundle.clone()));
+    write_out(&container, &made.spec, seccomp_profile).await?;
+    let (owner, kept) = (node.clone(), container.clone());
+    undo.push("forgetting its record", async move { Ok(kept.record.delete(&owner.db).await?) });
+    container.record.persist(&node.db).await?;
+    Ok(container)
+}
+
+fn new_record(
+    sandbox: &Sandbox,
+    draft: Draft,
+    made: &ContainerSpec,
+    log_path: Option<String>,
+) -> ContainerRecord {
+    ContainerRecord {
         id: draft.id,
         sandbox: sandbox.id.clone(),
         image: image_use(&draft.image, &draft.config),
@@ -147,28 +166,29 @@ async fn record(
         created_at: unix_nanos(),
         log_path,
         run_as: RunAs {
-            user: made.user.user,
-            group: made.user.group,
-            supplemental_groups: made.user.supplemental_groups,
+            user: made.user.user.clone(),
+            group: made.user.group.clone(),
+            supplemental_groups: made.user.supplemental_groups.clone(),
             strict: made.user.strict,
         },
         stop_signal: StopSignal { number: made.stop_signal },
         user: None,
         state: ContainerState::Created,
-    };
-    let container = Arc::new(Container::new(sandbox, record));
-    undo.push("removing its directory", files::remove_tree(container.bundle.clone()));
+    }
+}
+
+/// Makes a container's directory, with all that its shim and the next frontend read there.
+async fn write_out(
+    container: &Container,
+    spec: &Spec,
+    seccomp_profile: Option<Vec<u8>>,
+) -> Result<(), Error> {
     files::make_private_dir(container.bundle.clone()).await?;
-    make_missing(made.host_mounts).await?;
-    files::write(container.bundle.join(SPEC), encode(&made.spec)?).await?;
+    files::write(container.bundle.join(SPEC), encode(spec)?).await?;
     if let Some(profile) = seccomp_profile {
         files::write(container.bundle.join(SECCOMP_PROFILE), profile).await?;
     }
-    files::write_json(container.bundle.join(MIRROR), &container.record.get()).await?;
-    let (owner, kept) = (node.clone(), container.clone());
-    undo.push("forgetting its record", async move { Ok(kept.record.delete(&owner.db).await?) });
-    container.record.persist(&node.db).await?;
-    Ok(container)
+    files::write_json(container.bundle.join(MIRROR), &container.record.get()).await
 }
 
 /// What a container is made from besides its configuration.
