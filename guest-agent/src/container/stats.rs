@@ -8,7 +8,11 @@ use std::fs;
 
 use a3s_box_proto::ids::ContainerId;
 
-use self::{io::Io, pressure::Pressure, processes::Details};
+use self::{
+    io::Io,
+    pressure::Pressure,
+    processes::{Budget, Details},
+};
 use super::{Container, Containers};
 use crate::{
     cgroup::{Cgroup, limit_of, value_of},
@@ -203,7 +207,7 @@ fn hugepages(cgroup: &Cgroup) -> Vec<(String, u64)> {
 }
 
 impl Container {
-    fn figures(&self, details: bool) -> ContainerFigures {
+    fn figures(&self, budget: Option<&mut Budget>) -> ContainerFigures {
         let read = |file: &str| self.cgroup.read(file);
         let number = |file: &str| limit_of(&read(file)).unwrap_or(0);
         ContainerFigures {
@@ -212,7 +216,7 @@ impl Container {
             memory: memory(&self.cgroup),
             io: Io::parse(&read("io.stat"), &read("io.pressure")),
             hugepages: hugepages(&self.cgroup),
-            details: details.then(|| processes::look(&self.cgroup, self.init.pid())),
+            details: budget.map(|budget| processes::look(&self.cgroup, self.init.pid(), budget)),
             processes: number("pids.current"),
             processes_limit: number("pids.max"),
             writable: self.rootfs.usage().unwrap_or_else(|error| {
@@ -231,8 +235,10 @@ impl Containers {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
             let root = |file: &str| read(&format!("{}/{file}", paths::CGROUPS));
             let pressure = |resource: &str| read(&format!("/proc/pressure/{resource}"));
+            // Of all of them together.
+            let mut budget = details.then(Budget::default);
             Ok(PodFigures {
-                containers: containers.iter().map(|container| container.figures(details)).collect(),
+                containers: containers.iter().map(|container| container.figures(budget.as_mut())).collect(),
                 cpu: cpu(&root("cpu.stat"), &pressure("cpu")),
                 memory: guest_memory(&read("/proc/meminfo"), &read("/proc/vmstat"), &pressure("memory")),
                 interfaces: interfaces(&read("/proc/net/dev")),
