@@ -54,12 +54,20 @@ pub fn run(
     let container = built.map_err(|error| {
         Failure::new("create the container", &innermost(log).unwrap_or_else(|| chain(&error)))
     })?;
+    let pid =
+        container.pid().ok_or("libcontainer reports no process").during("create the container")?.as_raw();
+    hand_over(pid, console, replies).inspect_err(|_| {
+        // Who asked has given up, and would never learn of it: it would wait for its start, and hold its volumes, as long as the pod lives.
+        let _ = sys::process::kill(pid, libc::SIGKILL);
+    })
+}
+
+fn hand_over(pid: i32, console: Option<Console>, replies: &OwnedFd) -> Result<(), Failure> {
     if let Some(console) = console {
         let terminal = console.accept()?;
         reply(replies, &Reply::Terminal, Some(terminal.as_raw_fd())).during("hand on the terminal")?;
     }
-    let pid = container.pid().ok_or("libcontainer reports no process").during("create the container")?;
-    reply(replies, &Reply::Made(pid.as_raw()), None).during("reply")
+    reply(replies, &Reply::Made(pid), None).during("reply")
 }
 
 /// Writes the score. Where the kernel refuses a negative one, the container runs with the one it has.
