@@ -23,7 +23,7 @@ use oci_spec::runtime::Spec;
 
 use super::{
     become_program::become_it,
-    message::{Create, During, Failure, Program, Reply, duplicate, reply},
+    message::{Create, During, Failure, Program, Reply, reply},
 };
 use crate::{init::console, paths, sys};
 
@@ -40,7 +40,10 @@ pub fn run(
     let (stdin, stdout, stderr) = (stdio()?, stdio()?, stdio()?);
     adjust_oom_score(request.oom_score_adj);
     let console = request.terminal.then(|| Console::listen(&request.bundle)).transpose()?;
-    let start = Start { program: Arc::new(request.program.clone()), replies: Arc::new(duplicate(replies)?) };
+    let start = Start {
+        program: Arc::new(request.program.clone()),
+        replies: Arc::new(replies.try_clone().during("duplicate the replies' socket")?),
+    };
     let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(start)
         .with_root_path(paths::STATE)
