@@ -9,12 +9,13 @@ use std::{
 use a3s_box_proto::ids::ExecId;
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec};
 
-use super::{Container, Containers, Exec, State, create, process_spec, user};
+use super::{Container, Containers, Exec, State, process_spec, user};
 use crate::{
     cgroup,
     error::{Error, Failed, For, Object, Step},
     process::{
-        stdio::{self, Streams},
+        Process,
+        stdio::{self, Stdio, Streams},
         zygote::{self, Conversation, Reply, Request},
     },
     rootfs::lookup::Root,
@@ -56,11 +57,7 @@ impl Containers {
         made
     }
 
-    async fn make_exec(
-        &self,
-        container: &Arc<Container>,
-        wanted: &Wanted,
-    ) -> Result<crate::process::Process, Error> {
+    async fn make_exec(&self, container: &Arc<Container>, wanted: &Wanted) -> Result<Process, Error> {
         let object = || Object::Exec(container.id.clone(), wanted.id.clone());
         // Held to the end: meanwhile nobody unmounts what the process will need.
         let state = container.state.read().await;
@@ -83,7 +80,7 @@ impl Containers {
         container: &Container,
         process: &ProcessSpec,
         streams: Streams,
-    ) -> Result<Result<crate::process::Process, String>, Failed> {
+    ) -> Result<Result<Process, String>, Failed> {
         let (uid, gid) = (process.user().uid(), process.user().gid());
         let terminal = process.terminal().unwrap_or(false);
         let (stdio, ends) = if terminal {
@@ -107,8 +104,8 @@ impl Containers {
             Ok(made) => made,
             Err(message) => return Ok(Err(message)),
         };
-        let stdio = stdio.map_or_else(|| create::terminal_of(master, uid, streams.stdin), Ok);
-        create::adopt(pid, &launch, stdio).map(Ok)
+        let stdio = stdio.map_or_else(|| Stdio::of_sent_terminal(master, uid, streams.stdin), Ok);
+        Process::adopt(pid, &launch, stdio).map(Ok)
     }
 }
 
@@ -122,9 +119,9 @@ async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<Owne
             Some((Reply::Program(message), _)) => return Ok(Err(message)),
             None => match pid {
                 Some(pid) => return Ok(Ok((pid, terminal))),
-                None => return Err(create::unexpected("make the process", None)),
+                None => return Err(zygote::unexpected("make the process", None)),
             },
-            other => return Err(create::unexpected("make the process", other)),
+            other => return Err(zygote::unexpected("make the process", other)),
         }
     }
 }

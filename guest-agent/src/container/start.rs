@@ -13,7 +13,7 @@ use super::{Container, Containers, State};
 use crate::{
     error::{Error, Failed, For, Step},
     paths,
-    process::zygote::{Conversation, Reply},
+    process::zygote::{self, Conversation, Reply},
 };
 
 impl Containers {
@@ -60,6 +60,6 @@ async fn outcome(conversation: &Conversation) -> Result<Result<(), String>, Fail
     match conversation.next().await? {
         None => Ok(Ok(())),
         Some((Reply::Program(message), _)) => Ok(Err(message)),
-        other => Err(super::create::unexpected("start the program", other)),
+        other => Err(zygote::unexpected("start the program", other)),
     }
 }

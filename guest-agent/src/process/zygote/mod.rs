@@ -21,7 +21,7 @@ mod worker;
 
 use std::os::fd::OwnedFd;
 
-pub use client::{Conversation, Zygote};
+pub use client::{Conversation, Zygote, unexpected};
 pub use message::{Create, Exec, Failure, Program, Reply, Request, Terminal};
 
 use crate::{
