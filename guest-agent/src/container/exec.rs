@@ -9,10 +9,10 @@ use std::{
 use a3s_box_proto::ids::ExecId;
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec};
 
-use super::{Container, Containers, Exec, State, process_spec, user};
+use super::{Container, Containers, Exec, State, process_spec, start::NotRun, user};
 use crate::{
     cgroup,
-    error::{Error, Failed, For, Object, Step},
+    error::{Error, For, Object, Step},
     process::{
         Process,
         stdio::{self, Stdio, Streams},
@@ -71,8 +71,7 @@ impl Containers {
         process_spec::set_user(&mut process, &resolved, || {
             user::home(&Root::open(&container.root_path()).of(object)?, resolved.uid)
         })?;
-        let running = self.run(container, &process, wanted.streams).await.of(object)?;
-        running.map_err(|message| Error::Program { object: object(), message })
+        self.run(container, &process, wanted.streams).await.map_err(|why| why.of(object()))
     }
 
     async fn run(
@@ -80,7 +79,7 @@ impl Containers {
         container: &Container,
         process: &ProcessSpec,
         streams: Streams,
-    ) -> Result<Result<Process, String>, Failed> {
+    ) -> Result<Process, NotRun> {
         let (uid, gid) = (process.user().uid(), process.user().gid());
         let terminal = process.terminal().unwrap_or(false);
         let (stdio, ends) = if terminal {
@@ -100,28 +99,25 @@ impl Containers {
             self.zygote.ask(&request, &fds)?
         };
         drop(ends);
-        let (pid, master) = match outcome(&conversation).await? {
-            Ok(made) => made,
-            Err(message) => return Ok(Err(message)),
-        };
+        let (pid, master) = outcome(&conversation).await?;
         let stdio = stdio.map_or_else(|| Stdio::of_sent_terminal(master, uid, streams.stdin), Ok);
-        Process::adopt(pid, &launch, stdio).map(Ok)
+        Ok(Process::adopt(pid, &launch, stdio)?)
     }
 }
 
 /// Reads replies to their end, which is the program's beginning. The order of the worker's and its child's is open.
-async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<OwnedFd>), String>, Failed> {
+async fn outcome(conversation: &Conversation) -> Result<(i32, Option<OwnedFd>), NotRun> {
     let (mut pid, mut terminal) = (None, None);
     loop {
         match conversation.next().await? {
             Some((Reply::Made(made), _)) => pid = Some(made),
             Some((Reply::Terminal, Some(master))) => terminal = Some(master),
-            Some((Reply::Program(message), _)) => return Ok(Err(message)),
+            Some((Reply::Program(message), _)) => return Err(NotRun::Refused(message)),
             None => match pid {
-                Some(pid) => return Ok(Ok((pid, terminal))),
-                None => return Err(zygote::unexpected("make the process", None)),
+                Some(pid) => return Ok((pid, terminal)),
+                None => return Err(zygote::unexpected("make the process", None).into()),
             },
-            other => return Err(zygote::unexpected("make the process", other)),
+            other => return Err(zygote::unexpected("make the process", other).into()),
         }
     }
 }
