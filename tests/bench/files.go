@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	fileRounds = 3
+	fileRounds = 10
 	filesImage = images.Host + "/a3s-box/tree:1"
 	// Where the container has the host's directory, and the layer on a disk of its own.
 	plain, disk = "/plain", "/disk"

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	pullRounds = 4
+	pullRounds = 10
 	largeImage = images.Host + "/a3s-box/large:1"
 	// How often the frontend's memory is looked at.
 	memoryInterval = 10 * time.Millisecond

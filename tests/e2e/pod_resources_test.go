@@ -230,12 +230,14 @@ func TestCpusetsKeepThePodsProcessesOnTheHost(t *testing.T) {
 	first := p.idle("first", limited(on("0")))
 	runsOn("one container on processor 0", "0")
 	equal(t, "the guest's own processors", first.exec("nproc"), "1")
-	first.update(on("1"))
-	runsOn("the same on processor 1", "1")
-	second := p.idle("second", limited(on("0")))
-	runsOn("another one on processor 0", "0-1")
-	must(t, p.Runtime.StopContainer(t.Context(), second.id, 5))
-	runsOn("the other one has ended", "1")
+	if all != "0" {
+		first.update(on("1"))
+		runsOn("the same on processor 1", "1")
+		second := p.idle("second", limited(on("0")))
+		runsOn("another one on processor 0", "0-1")
+		must(t, p.Runtime.StopContainer(t.Context(), second.id, 5))
+		runsOn("the other one has ended", "1")
+	}
 	p.idle("anywhere")
 	runsOn("a container without a word", all)
 

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fs,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,7 +11,11 @@ use std::{
 use a3s_box_proto::ids::ContainerId;
 use oci_spec::runtime::{Mount, Spec};
 
-use super::{Container, Containers, State, limits, process_spec, spec, spec::Pids, user};
+use super::{
+    Container, Containers, State,
+    give_up::{give_up, undo},
+    process_spec, spec, user,
+};
 use crate::{
     cgroup::Cgroup,
     error::{Error, Failed, For, Object, Step, blocking},
@@ -20,11 +23,9 @@ use crate::{
     paths,
     process::{
         Process,
-        pty::Pty,
-        reaper::Launch,
         seccomp::Filter,
         stdio::{self, Stdio, Streams},
-        zygote::{Conversation, Create, Reply, Request},
+        zygote::{self, Conversation, Create, Reply, Request},
     },
     rootfs::{self, Rootfs, Storage, lookup::Root},
     volume::{self, block::Disk},
@@ -119,43 +120,15 @@ impl Containers {
             Err(error) => {
                 let killed = Cgroup::of_pod().oom_kills() > oom_kills;
                 let (storage, id) = (Arc::clone(&self.storage), wanted.id.clone());
-                let given_up = blocking(move || Ok(give_up(&storage, &id, &prepared, killed, error))).await;
+                let given_up = blocking(move || {
+                    Ok(give_up(&storage, &id, &prepared.rootfs, &prepared.spec, killed, error))
+                })
+                .await;
                 match given_up.of(object) {
                     Ok(error) | Err(error) => Err(error),
                 }
             }
         }
-    }
-
-    /// The path of a PID namespace that the container joins; none for one of its own or the guest's.
-    async fn pid_namespace(&self, pids: Pids) -> Result<Option<PathBuf>, Error> {
-        let pid = match pids {
-            Pids::Own | Pids::Guest => return Ok(None),
-            Pids::Of(other) => {
-                let other = self.get(&other)?;
-                // Its number could be another process's by now.
-                if other.init.ended().is_some() {
-                    return Err(other.precondition("it has ended, and its PID namespace with it"));
-                }
-                other.init.pid()
-            }
-            Pids::Pod => self.shared_pid_namespace().await.of(|| Object::Sandbox)?,
-        };
-        Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
-    }
-
-    async fn shared_pid_namespace(&self) -> Result<i32, Failed> {
-        let mut shared = self.shared_pids.lock().await;
-        if let Some(pid) = *shared {
-            return Ok(pid);
-        }
-        let made = self.zygote.ask(&Request::Pause, &[])?.next().await?;
-        let pid = match made {
-            Some((Reply::Made(pid), _)) => pid,
-            other => return Err(unexpected("make the pod's PID namespace", other)),
-        };
-        *shared = Some(pid);
-        Ok(pid)
     }
 
     async fn launch(&self, wanted: &Wanted, prepared: &Prepared) -> Result<(Process, Conversation), Failed> {
@@ -189,45 +162,9 @@ impl Containers {
         let (pid, master) = made.map_err(|_| {
             Failed::because("create the container's process", format!("no answer within {PATIENCE:?}"))
         })??;
-        let stdio = stdio.map_or_else(|| terminal_of(master, uid, wanted.stdin), Ok);
-        adopt(pid, &launch, stdio).map(|process| (process, conversation))
+        let stdio = stdio.map_or_else(|| Stdio::of_sent_terminal(master, uid, wanted.stdin), Ok);
+        Process::adopt(pid, &launch, stdio).map(|process| (process, conversation))
     }
-}
-
-/// Removes what a creation that failed has left, and says why it failed: `killed`, the kernel ended a process of it.
-fn give_up(storage: &Storage, id: &ContainerId, prepared: &Prepared, killed: bool, error: Error) -> Error {
-    if let Err(error) = undo(storage, id, &prepared.rootfs) {
-        tracing::error!(container = %id, "undo the creation: {error}");
-    }
-    if killed {
-        return too_little_memory(&error, id, &prepared.spec);
-    }
-    let resources = prepared.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    resources.and_then(|resources| limits::refused(id, resources)).unwrap_or(error)
-}
-
-/// A process that the kernel killed while it was made can say nothing itself, and its cgroup is gone already.
-fn too_little_memory(error: &Error, id: &ContainerId, spec: &Spec) -> Error {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let limit = resources.and_then(|resources| resources.memory().as_ref()?.limit());
-    let why = match limit {
-        Some(limit) => format!("its memory limit, {limit} bytes, is too low to begin with: {error}"),
-        None => format!("the guest has too little memory to begin it: {error}"),
-    };
-    Error::Precondition { object: Object::Container(id.clone()), why }
-}
-
-/// The streams of a process that has made a terminal.
-pub(super) fn terminal_of(master: Option<OwnedFd>, uid: u32, stdin: bool) -> Result<Stdio, Failed> {
-    let master = master.ok_or_else(|| Failed::because("open a terminal", "the process sent none"))?;
-    Ok(Stdio::of_terminal(Pty::new(master, uid)?, stdin))
-}
-
-/// A process that cannot be watched, or not be spoken to, is ended: nobody would ever learn of it.
-pub(super) fn adopt(pid: i32, launch: &Launch, stdio: Result<Stdio, Failed>) -> Result<Process, Failed> {
-    stdio.and_then(|stdio| Process::adopt(pid, launch, stdio)).inspect_err(|_| {
-        let _ = crate::sys::process::kill(pid, libc::SIGKILL);
-    })
 }
 
 /// Reads replies up to the process's id; a terminal may come first.
@@ -237,20 +174,8 @@ async fn made(conversation: &Conversation) -> Result<(i32, Option<OwnedFd>), Fai
         match conversation.next().await? {
             Some((Reply::Terminal, Some(master))) => terminal = Some(master),
             Some((Reply::Made(pid), _)) => return Ok((pid, terminal)),
-            other => return Err(unexpected("create the container's process", other)),
+            other => return Err(zygote::unexpected("create the container's process", other)),
         }
-    }
-}
-
-/// What a worker's answer means that does not fit.
-pub(super) fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) -> Failed {
-    match reply {
-        Some((Reply::Failed(failure), _)) => failure.into(),
-        Some((Reply::Program(message), _)) => Failed::because(step, message),
-        Some((Reply::Made(_) | Reply::Terminal, _)) => {
-            Failed::because(step, "a worker broke the order of replies")
-        }
-        None => Failed::because(step, "the worker ended without an answer"),
     }
 }
 
@@ -333,13 +258,6 @@ fn enter_source(mount: &Mount) -> Result<(), Failed> {
             .step(|| format!("mount {} at {}", source.display(), mount.destination().display()))?;
     }
     Ok(())
-}
-
-/// Removes what a creation that failed has left.
-fn undo(storage: &Storage, id: &ContainerId, rootfs: &Rootfs) -> Result<(), Failed> {
-    super::delete::clear_processes(&Cgroup::of_container(id))?;
-    super::delete::unmount_all(id)?;
-    super::delete::remove_files(storage, id, rootfs)
 }
 
 impl Container {

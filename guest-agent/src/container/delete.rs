@@ -11,6 +11,7 @@ use a3s_box_proto::{
     ids::{ContainerId, ExecId},
     ports::SHARE_ROOTFS,
 };
+use tokio::time::timeout;
 
 use super::{Container, Containers, State};
 use crate::{
@@ -23,6 +24,8 @@ use crate::{
 
 /// A killed process that waits for the host (a file of a dead NFS server) cannot be waited for without end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A program begins within milliseconds, or it waits for the host too.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel takes a container's mounts down in the background after its last process.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(5);
 const MOUNT_POLL: Duration = Duration::from_millis(2);
@@ -30,17 +33,20 @@ const MOUNT_POLL: Duration = Duration::from_millis(2);
 impl Containers {
     /// Ends what is left of a container's processes, unmounts all it had, and drops the kernel's references.
     pub async fn release(&self, container: &Arc<Container>) -> Result<(), Error> {
-        match &*container.state.read().await {
-            State::Released => return Ok(()),
-            State::Started if container.init.ended().is_none() => {
+        match timeout(START_PATIENCE, container.state.read()).await.as_deref() {
+            Ok(State::Released) => return Ok(()),
+            Ok(State::Started) if container.init.ended().is_none() => {
                 return Err(container.precondition("it is running"));
             }
-            _ => {}
+            // A start that takes so long hangs: its program's beginning is ended as well.
+            Ok(_) | Err(_) => {}
         }
         let cgroup = container.cgroup.clone();
-        // Before the state is held for writing: an exec that hangs holds it for reading, until it is killed.
+        // Before the state is held for writing: a start or an exec that hangs holds it, until it is killed.
         blocking(move || clear_processes(&cgroup)).await.of(|| container.object())?;
-        let mut state = container.state.write().await;
+        let mut state = timeout(PATIENCE, container.state.write())
+            .await
+            .map_err(|_| container.precondition("a start, an exec or another release of it does not end"))?;
         if matches!(*state, State::Released) {
             return Ok(());
         }

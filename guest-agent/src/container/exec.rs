@@ -9,12 +9,13 @@ use std::{
 use a3s_box_proto::ids::ExecId;
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec};
 
-use super::{Container, Containers, Exec, State, create, process_spec, user};
+use super::{Container, Containers, Exec, State, process_spec, start::NotRun, user};
 use crate::{
     cgroup,
-    error::{Error, Failed, For, Object, Step},
+    error::{Error, For, Object, Step},
     process::{
-        stdio::{self, Streams},
+        Process,
+        stdio::{self, Stdio, Streams},
         zygote::{self, Conversation, Reply, Request},
     },
     rootfs::lookup::Root,
@@ -56,11 +57,7 @@ impl Containers {
         made
     }
 
-    async fn make_exec(
-        &self,
-        container: &Arc<Container>,
-        wanted: &Wanted,
-    ) -> Result<crate::process::Process, Error> {
+    async fn make_exec(&self, container: &Arc<Container>, wanted: &Wanted) -> Result<Process, Error> {
         let object = || Object::Exec(container.id.clone(), wanted.id.clone());
         // Held to the end: meanwhile nobody unmounts what the process will need.
         let state = container.state.read().await;
@@ -74,8 +71,7 @@ impl Containers {
         process_spec::set_user(&mut process, &resolved, || {
             user::home(&Root::open(&container.root_path()).of(object)?, resolved.uid)
         })?;
-        let running = self.run(container, &process, wanted.streams).await.of(object)?;
-        running.map_err(|message| Error::Program { object: object(), message })
+        self.run(container, &process, wanted.streams).await.map_err(|why| why.of(object()))
     }
 
     async fn run(
@@ -83,7 +79,7 @@ impl Containers {
         container: &Container,
         process: &ProcessSpec,
         streams: Streams,
-    ) -> Result<Result<crate::process::Process, String>, Failed> {
+    ) -> Result<Process, NotRun> {
         let (uid, gid) = (process.user().uid(), process.user().gid());
         let terminal = process.terminal().unwrap_or(false);
         let (stdio, ends) = if terminal {
@@ -103,28 +99,25 @@ impl Containers {
             self.zygote.ask(&request, &fds)?
         };
         drop(ends);
-        let (pid, master) = match outcome(&conversation).await? {
-            Ok(made) => made,
-            Err(message) => return Ok(Err(message)),
-        };
-        let stdio = stdio.map_or_else(|| create::terminal_of(master, uid, streams.stdin), Ok);
-        create::adopt(pid, &launch, stdio).map(Ok)
+        let (pid, master) = outcome(&conversation).await?;
+        let stdio = stdio.map_or_else(|| Stdio::of_sent_terminal(master, uid, streams.stdin), Ok);
+        Ok(Process::adopt(pid, &launch, stdio)?)
     }
 }
 
 /// Reads replies to their end, which is the program's beginning. The order of the worker's and its child's is open.
-async fn outcome(conversation: &Conversation) -> Result<Result<(i32, Option<OwnedFd>), String>, Failed> {
+async fn outcome(conversation: &Conversation) -> Result<(i32, Option<OwnedFd>), NotRun> {
     let (mut pid, mut terminal) = (None, None);
     loop {
         match conversation.next().await? {
             Some((Reply::Made(made), _)) => pid = Some(made),
             Some((Reply::Terminal, Some(master))) => terminal = Some(master),
-            Some((Reply::Program(message), _)) => return Ok(Err(message)),
+            Some((Reply::Program(message), _)) => return Err(NotRun::Refused(message)),
             None => match pid {
-                Some(pid) => return Ok(Ok((pid, terminal))),
-                None => return Err(create::unexpected("make the process", None)),
+                Some(pid) => return Ok((pid, terminal)),
+                None => return Err(zygote::unexpected("make the process", None).into()),
             },
-            other => return Err(create::unexpected("make the process", other)),
+            other => return Err(zygote::unexpected("make the process", other).into()),
         }
     }
 }

@@ -3,7 +3,9 @@
 pub mod create;
 pub mod delete;
 pub mod exec;
+mod give_up;
 mod limits;
+mod pid_namespace;
 pub mod process_spec;
 pub mod signal;
 pub mod spec;

@@ -11,9 +11,9 @@ use libcontainer::notify_socket::NOTIFY_FILE;
 
 use super::{Container, Containers, State};
 use crate::{
-    error::{Error, Failed, For, Step},
+    error::{Error, Failed, For, Object, Step},
     paths,
-    process::zygote::{Conversation, Reply},
+    process::zygote::{self, Conversation, Reply},
 };
 
 impl Containers {
@@ -31,11 +31,13 @@ impl Containers {
             return Err(container.precondition("its init process has ended before the start"));
         }
         allow(&socket(container)).of(object)?;
-        match outcome(conversation).await.of(object)? {
+        match outcome(conversation).await {
             Ok(()) => *state = State::Started,
-            Err(message) => {
-                *state = State::Failed;
-                return Err(Error::Program { object: object(), message });
+            Err(why) => {
+                if matches!(why, NotRun::Refused(_)) {
+                    *state = State::Failed;
+                }
+                return Err(why.of(object()));
             }
         }
         drop(state);
@@ -56,10 +58,35 @@ fn allow(socket: &Path) -> Result<(), Failed> {
 }
 
 /// The conversation ends when the program runs, or brings why it does not.
-async fn outcome(conversation: &Conversation) -> Result<Result<(), String>, Failed> {
+async fn outcome(conversation: &Conversation) -> Result<(), NotRun> {
     match conversation.next().await? {
-        None => Ok(Ok(())),
-        Some((Reply::Program(message), _)) => Ok(Err(message)),
-        other => Err(super::create::unexpected("start the program", other)),
+        None => Ok(()),
+        Some((Reply::Program(message), _)) => Err(NotRun::Refused(message)),
+        other => Err(zygote::unexpected("start the program", other).into()),
+    }
+}
+
+/// Why a program does not run.
+#[derive(Debug)]
+pub(super) enum NotRun {
+    /// There is no such program, or it may not be executed.
+    Refused(String),
+    /// It did not come to that.
+    Failed(Failed),
+}
+
+impl From<Failed> for NotRun {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl NotRun {
+    /// Says whose program it is.
+    pub(super) fn of(self, object: Object) -> Error {
+        match self {
+            Self::Refused(message) => Error::Program { object, message },
+            Self::Failed(source) => Error::Failed { object, source },
+        }
     }
 }

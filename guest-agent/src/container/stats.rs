@@ -8,7 +8,11 @@ use std::fs;
 
 use a3s_box_proto::ids::ContainerId;
 
-use self::{io::Io, pressure::Pressure, processes::Details};
+use self::{
+    io::Io,
+    pressure::Pressure,
+    processes::{Budget, Details},
+};
 use super::{Container, Containers};
 use crate::{
     cgroup::{Cgroup, limit_of, value_of},
@@ -26,8 +30,12 @@ pub struct Cpu {
     pub user: u64,
     /// In the kernel.
     pub system: u64,
-    /// Periods of the limit, those in which it was reached, and the time lost by it.
-    pub throttling: [u64; 3],
+    /// Periods of the limit.
+    pub periods: u64,
+    /// Those in which it was reached.
+    pub throttled_periods: u64,
+    /// Lost by it.
+    pub throttled: u64,
     /// Waiting for a processor.
     pub pressure: Pressure,
 }
@@ -55,8 +63,10 @@ pub struct Memory {
     pub peak: u64,
     /// How often the limit was reached.
     pub limit_hits: u64,
-    /// Page faults, and those that read a disk.
-    pub faults: [u64; 2],
+    /// How often a page was not there.
+    pub faults: u64,
+    /// And had to be read from a disk.
+    pub major_faults: u64,
     /// Swapped out.
     pub swap: u64,
     /// 0 is none.
@@ -67,15 +77,28 @@ pub struct Memory {
     pub pressure: Pressure,
 }
 
-/// Counters of a network device.
+/// A network device.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Bytes, packets, errors, packets dropped.
-    pub received: [u64; 4],
-    /// The same.
-    pub sent: [u64; 4],
+    /// By it.
+    pub received: Traffic,
+    /// By it.
+    pub sent: Traffic,
+}
+
+/// One direction's counters.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// In all packets.
+    pub bytes: u64,
+    /// All but those that failed.
+    pub packets: u64,
+    /// Packets that failed.
+    pub errors: u64,
+    /// Packets for which there was no room.
+    pub dropped: u64,
 }
 
 /// A container's figures.
@@ -124,7 +147,9 @@ fn cpu(stat: &str, pressure: &str) -> Cpu {
         usage: value("usage_usec"),
         user: value("user_usec"),
         system: value("system_usec"),
-        throttling: [value("nr_periods"), value("nr_throttled"), value("throttled_usec")],
+        periods: value("nr_periods"),
+        throttled_periods: value("nr_throttled"),
+        throttled: value("throttled_usec"),
         pressure: pressure.into(),
     }
 }
@@ -144,7 +169,8 @@ fn memory(cgroup: &Cgroup) -> Memory {
         kernel: value("kernel"),
         peak: number("memory.peak"),
         limit_hits: value_of(&cgroup.read("memory.events"), "max").unwrap_or(0),
-        faults: [value("pgfault"), value("pgmajfault")],
+        faults: value("pgfault"),
+        major_faults: value("pgmajfault"),
         swap: number("memory.swap.current"),
         swap_limit: number("memory.swap.max"),
         oom_kills: cgroup.oom_kills(),
@@ -175,7 +201,8 @@ fn guest_memory(info: &str, vmstat: &str, pressure: &str) -> Memory {
         // The kernel does not remember these for a whole machine.
         peak: 0,
         limit_hits: 0,
-        faults: [event("pgfault"), event("pgmajfault")],
+        faults: event("pgfault"),
+        major_faults: event("pgmajfault"),
         swap: value("SwapTotal").saturating_sub(value("SwapFree")),
         swap_limit: value("SwapTotal"),
         oom_kills: event("oom_kill"),
@@ -190,8 +217,13 @@ fn interfaces(table: &str) -> Vec<Interface> {
         let counters: Vec<u64> =
             counters.split_ascii_whitespace().map_while(|text| text.parse().ok()).collect();
         let at = |index: usize| counters.get(index).copied().unwrap_or(0);
-        let [received, sent] = [0, 8].map(|first| [at(first), at(first + 1), at(first + 2), at(first + 3)]);
-        Some(Interface { name: name.trim().to_owned(), received, sent })
+        let traffic = |first| Traffic {
+            bytes: at(first),
+            packets: at(first + 1),
+            errors: at(first + 2),
+            dropped: at(first + 3),
+        };
+        Some(Interface { name: name.trim().to_owned(), received: traffic(0), sent: traffic(8) })
     };
     table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
 }
@@ -203,7 +235,7 @@ fn hugepages(cgroup: &Cgroup) -> Vec<(String, u64)> {
 }
 
 impl Container {
-    fn figures(&self, details: bool) -> ContainerFigures {
+    fn figures(&self, budget: Option<&mut Budget>) -> ContainerFigures {
         let read = |file: &str| self.cgroup.read(file);
         let number = |file: &str| limit_of(&read(file)).unwrap_or(0);
         ContainerFigures {
@@ -212,7 +244,7 @@ impl Container {
             memory: memory(&self.cgroup),
             io: Io::parse(&read("io.stat"), &read("io.pressure")),
             hugepages: hugepages(&self.cgroup),
-            details: details.then(|| processes::look(&self.cgroup, self.init.pid())),
+            details: budget.map(|budget| processes::look(&self.cgroup, self.init.pid(), budget)),
             processes: number("pids.current"),
             processes_limit: number("pids.max"),
             writable: self.rootfs.usage().unwrap_or_else(|error| {
@@ -231,8 +263,10 @@ impl Containers {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
             let root = |file: &str| read(&format!("{}/{file}", paths::CGROUPS));
             let pressure = |resource: &str| read(&format!("/proc/pressure/{resource}"));
+            // Of all of them together.
+            let mut budget = details.then(Budget::default);
             Ok(PodFigures {
-                containers: containers.iter().map(|container| container.figures(details)).collect(),
+                containers: containers.iter().map(|container| container.figures(budget.as_mut())).collect(),
                 cpu: cpu(&root("cpu.stat"), &pressure("cpu")),
                 memory: guest_memory(&read("/proc/meminfo"), &read("/proc/vmstat"), &pressure("memory")),
                 interfaces: interfaces(&read("/proc/net/dev")),
@@ -252,7 +286,8 @@ mod tests {
     fn the_kernels_tables_are_read() {
         let stat = "usage_usec 900\nuser_usec 600\nsystem_usec 300\nnr_periods 4\nnr_throttled 2\nthrottled_usec 7\n";
         let told = cpu(stat, "");
-        assert_eq!((told.usage, told.user, told.system, told.throttling), (900, 600, 300, [4, 2, 7]));
+        assert_eq!((told.usage, told.user, told.system), (900, 600, 300));
+        assert_eq!((told.periods, told.throttled_periods, told.throttled), (4, 2, 7));
         assert_eq!(cpu("", ""), Cpu::default());
 
         let info =
@@ -260,7 +295,7 @@ mod tests {
         let memory = guest_memory(info, "pgfault 5\npgmajfault 1\noom_kill 3\n", "");
         assert_eq!(memory.limit, 246_012 * 1024);
         assert_eq!(memory.inactive_file, 12 * 1024);
-        assert_eq!((memory.faults, memory.oom_kills), ([5, 1], 3));
+        assert_eq!((memory.faults, memory.major_faults, memory.oom_kills), (5, 1, 3));
 
         let table = "\
 Inter-|   Receive                                                |  Transmit
@@ -268,7 +303,9 @@ Inter-|   Receive                                                |  Transmit
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
   eth0:    2000      20    3    1    0     0          0         0     4000      40    5    2    0     0       0          0
 ";
-        let eth0 = Interface { name: "eth0".to_owned(), received: [2000, 20, 3, 1], sent: [4000, 40, 5, 2] };
+        let received = Traffic { bytes: 2000, packets: 20, errors: 3, dropped: 1 };
+        let sent = Traffic { bytes: 4000, packets: 40, errors: 5, dropped: 2 };
+        let eth0 = Interface { name: "eth0".to_owned(), received, sent };
         assert_eq!(interfaces(table), [eth0]);
     }
 }

@@ -29,8 +29,16 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that has been made; `launch` has kept its status if it has ended already.
-    pub fn adopt(pid: i32, launch: &reaper::Launch, stdio: Stdio) -> Result<Self, Failed> {
+    /// A process that has been made; `launch` has kept its status if it has ended already. One that cannot be watched, or not be
+    /// spoken to, is ended: nobody would ever learn of it.
+    pub fn adopt(pid: i32, launch: &reaper::Launch, stdio: Result<Stdio, Failed>) -> Result<Self, Failed> {
+        Self::watch(pid, launch, stdio).inspect_err(|_| {
+            let _ = sys::process::kill(pid, libc::SIGKILL);
+        })
+    }
+
+    fn watch(pid: i32, launch: &reaper::Launch, stdio: Result<Stdio, Failed>) -> Result<Self, Failed> {
+        let stdio = stdio?;
         let (handle, exit) = launch.claim(pid).step(|| format!("open process {pid}"))?;
         Ok(Self { pid, handle, exit, stdio })
     }

@@ -106,13 +106,19 @@ pub fn placeholders() -> Result<ProcessEnds, Failed> {
 
 impl Stdio {
     /// The streams of a terminal.
-    pub fn of_terminal(terminal: Pty, stdin: bool) -> Self {
+    fn of_terminal(terminal: Pty, stdin: bool) -> Self {
         Self {
             stdin: stdin.then(|| Input::new(Sink::Terminal(terminal.clone()))),
             stdout: Some(Output::new(Source::Terminal(terminal.clone()))),
             stderr: None,
             terminal: Some(terminal),
         }
+    }
+
+    /// Those of a terminal whose master end its process should have sent.
+    pub fn of_sent_terminal(master: Option<OwnedFd>, uid: u32, stdin: bool) -> Result<Self, Failed> {
+        let master = master.ok_or_else(|| Failed::because("open a terminal", "the process sent none"))?;
+        Ok(Self::of_terminal(Pty::new(master, uid)?, stdin))
     }
 }
 

@@ -82,10 +82,14 @@ fn details(details: Details) -> agent::ContainerDetails {
 }
 
 fn io(io: Io) -> agent::IoStats {
-    let device = |device: Device| {
-        let ([major, minor], [read_bytes, reads], [written_bytes, writes]) =
-            (device.number, device.read, device.written);
-        agent::DeviceIo { major, minor, read_bytes, written_bytes, reads, writes, ..Default::default() }
+    let device = |device: Device| agent::DeviceIo {
+        major: device.major,
+        minor: device.minor,
+        read_bytes: device.read.bytes,
+        written_bytes: device.written.bytes,
+        reads: device.read.requests,
+        writes: device.written.requests,
+        ..Default::default()
     };
     agent::IoStats {
         devices: io.devices.into_iter().map(device).collect(),
@@ -107,29 +111,27 @@ fn pressure(pressure: Pressure) -> agent::Pressure {
 }
 
 fn cpu(cpu: Cpu) -> agent::CpuStats {
-    let [periods, throttled_periods, throttled_usec] = cpu.throttling;
     agent::CpuStats {
         usage_usec: cpu.usage,
         user_usec: cpu.user,
         system_usec: cpu.system,
-        periods,
-        throttled_periods,
-        throttled_usec,
+        periods: cpu.periods,
+        throttled_periods: cpu.throttled_periods,
+        throttled_usec: cpu.throttled,
         pressure: Some(pressure(cpu.pressure)).into(),
         ..Default::default()
     }
 }
 
 fn memory(memory: Memory) -> agent::MemoryStats {
-    let [page_faults, major_page_faults] = memory.faults;
     agent::MemoryStats {
         usage: memory.usage,
         limit: memory.limit,
         anon: memory.anon,
         file: memory.file,
         inactive_file: memory.inactive_file,
-        page_faults,
-        major_page_faults,
+        page_faults: memory.faults,
+        major_page_faults: memory.major_faults,
         swap_usage: memory.swap,
         swap_limit: memory.swap_limit,
         oom_kills: memory.oom_kills,
@@ -144,18 +146,17 @@ fn memory(memory: Memory) -> agent::MemoryStats {
 }
 
 fn interface(interface: Interface) -> agent::InterfaceStats {
-    let [rx_bytes, rx_packets, rx_errors, rx_dropped] = interface.received;
-    let [tx_bytes, tx_packets, tx_errors, tx_dropped] = interface.sent;
+    let Interface { name, received, sent } = interface;
     agent::InterfaceStats {
-        name: interface.name,
-        rx_bytes,
-        rx_errors,
-        tx_bytes,
-        tx_errors,
-        rx_packets,
-        tx_packets,
-        rx_dropped,
-        tx_dropped,
+        name,
+        rx_bytes: received.bytes,
+        rx_packets: received.packets,
+        rx_errors: received.errors,
+        rx_dropped: received.dropped,
+        tx_bytes: sent.bytes,
+        tx_packets: sent.packets,
+        tx_errors: sent.errors,
+        tx_dropped: sent.dropped,
         ..Default::default()
     }
 }

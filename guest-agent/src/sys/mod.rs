@@ -1,6 +1,7 @@
-//! System calls that neither std nor nix wraps: all of this crate's unsafe code, one file a kind.
+//! System calls that neither std nor nix nor rustix wraps as they are needed: all that this crate makes itself, one file a kind.
 
 pub mod device;
+pub mod entropy;
 pub mod mount;
 pub mod process;
 pub mod quota;

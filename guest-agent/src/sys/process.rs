@@ -59,6 +59,12 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Resets the machine: at once, or not at all.
+pub fn reset_machine() {
+    // SAFETY: plain integers; every process but PID 1 may end at any moment.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+}
+
 /// A handle that never means another process.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain integers.

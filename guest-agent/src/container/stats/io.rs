@@ -5,12 +5,23 @@ use super::pressure::Pressure;
 /// One device's counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
-    /// Major and minor number.
-    pub number: [u32; 2],
-    /// Bytes, and requests.
-    pub read: [u64; 2],
-    /// The same.
-    pub written: [u64; 2],
+    /// Of its number.
+    pub major: u32,
+    /// Of its number.
+    pub minor: u32,
+    /// From it.
+    pub read: Transfer,
+    /// To it.
+    pub written: Transfer,
+}
+
+/// One direction's counters.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Transfer {
+    /// In all requests.
+    pub bytes: u64,
+    /// How many.
+    pub requests: u64,
 }
 
 /// All devices'.
@@ -37,9 +48,10 @@ fn device(line: &str) -> Option<Device> {
         counters.split_ascii_whitespace().find_map(|pair| pair.strip_prefix(key)?.parse::<u64>().ok())
     };
     Some(Device {
-        number: [major.parse().ok()?, minor.parse().ok()?],
-        read: [value("rbytes=")?, value("rios=")?],
-        written: [value("wbytes=")?, value("wios=")?],
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        read: Transfer { bytes: value("rbytes=")?, requests: value("rios=")? },
+        written: Transfer { bytes: value("wbytes=")?, requests: value("wios=")? },
     })
 }
 
@@ -51,6 +63,8 @@ mod tests {
     fn devices_are_told_by_their_numbers() {
         let stat = "254:0 rbytes=8192 wbytes=4096 rios=2 wios=1 dbytes=0 dios=0\n7:0 \n";
         let io = Io::parse(stat, "");
-        assert_eq!(io.devices, [Device { number: [254, 0], read: [8192, 2], written: [4096, 1] }]);
+        let read = Transfer { bytes: 8192, requests: 2 };
+        let written = Transfer { bytes: 4096, requests: 1 };
+        assert_eq!(io.devices, [Device { major: 254, minor: 0, read, written }]);
     }
 }

@@ -67,3 +67,15 @@ impl Conversation {
         }
     }
 }
+
+/// What a worker's answer means that does not fit.
+pub fn unexpected(step: &str, reply: Option<(Reply, Option<OwnedFd>)>) -> Failed {
+    match reply {
+        Some((Reply::Failed(failure), _)) => failure.into(),
+        Some((Reply::Program(message), _)) => Failed::because(step, message),
+        Some((Reply::Made(_) | Reply::Terminal, _)) => {
+            Failed::because(step, "a worker broke the order of replies")
+        }
+        None => Failed::because(step, "the worker ended without an answer"),
+    }
+}

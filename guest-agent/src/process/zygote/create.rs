@@ -23,7 +23,7 @@ use oci_spec::runtime::Spec;
 
 use super::{
     become_program::become_it,
-    message::{Create, During, Failure, Program, Reply, duplicate, reply},
+    message::{Create, During, Failure, Program, Reply, reply},
 };
 use crate::{init::console, paths, sys};
 
@@ -40,7 +40,10 @@ pub fn run(
     let (stdin, stdout, stderr) = (stdio()?, stdio()?, stdio()?);
     adjust_oom_score(request.oom_score_adj);
     let console = request.terminal.then(|| Console::listen(&request.bundle)).transpose()?;
-    let start = Start { program: Arc::new(request.program.clone()), replies: Arc::new(duplicate(replies)?) };
+    let start = Start {
+        program: Arc::new(request.program.clone()),
+        replies: Arc::new(replies.try_clone().during("duplicate the replies' socket")?),
+    };
     let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(start)
         .with_root_path(paths::STATE)
@@ -54,12 +57,20 @@ pub fn run(
     let container = built.map_err(|error| {
         Failure::new("create the container", &innermost(log).unwrap_or_else(|| chain(&error)))
     })?;
+    let pid =
+        container.pid().ok_or("libcontainer reports no process").during("create the container")?.as_raw();
+    hand_over(pid, console, replies).inspect_err(|_| {
+        // Who asked has given up, and would never learn of it: it would wait for its start, and hold its volumes, as long as the pod lives.
+        let _ = sys::process::kill(pid, libc::SIGKILL);
+    })
+}
+
+fn hand_over(pid: i32, console: Option<Console>, replies: &OwnedFd) -> Result<(), Failure> {
     if let Some(console) = console {
         let terminal = console.accept()?;
         reply(replies, &Reply::Terminal, Some(terminal.as_raw_fd())).during("hand on the terminal")?;
     }
-    let pid = container.pid().ok_or("libcontainer reports no process").during("create the container")?;
-    reply(replies, &Reply::Made(pid.as_raw()), None).during("reply")
+    reply(replies, &Reply::Made(pid), None).during("reply")
 }
 
 /// Writes the score. Where the kernel refuses a negative one, the container runs with the one it has.

@@ -11,7 +11,6 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, User};
 use serde::{Deserialize, Serialize};
 
-use super::{create, exec, is_message_socket, pause};
 use crate::{
     error::{Failed, Step},
     process::seccomp::Filter,
@@ -160,7 +159,8 @@ pub fn write(request: &Request) -> Result<OwnedFd, Failed> {
     Ok(file.into())
 }
 
-fn read(request: OwnedFd) -> io::Result<Request> {
+/// What was written there.
+pub fn read(request: OwnedFd) -> io::Result<Request> {
     let mut file = File::from(request);
     file.rewind()?;
     let mut json = Vec::new();
@@ -176,32 +176,6 @@ pub fn reply(socket: &OwnedFd, reply: &Reply, fd: Option<RawFd>) -> io::Result<(
         json = serde_json::to_vec(&Reply::Failed(cut))?;
     }
     socket::send(socket, &json, fd.as_slice())
-}
-
-/// The worker's whole life; returns its exit code.
-pub fn answer(fds: Vec<OwnedFd>) -> i32 {
-    let mut fds = fds.into_iter();
-    let (Some(request), Some(replies)) = (fds.next(), fds.next()) else { return 1 };
-    if !is_message_socket(&replies) {
-        return 1;
-    }
-    let outcome = read(request).during("read the request").and_then(|request| match request {
-        Request::Create(request) => create::run(&request, fds, &replies),
-        Request::Exec(request) => exec::run(&request, fds, &replies),
-        Request::Pause => pause::run(&replies),
-    });
-    match outcome {
-        Ok(()) => 0,
-        Err(failure) => {
-            let _ = reply(&replies, &Reply::Failed(failure), None);
-            1
-        }
-    }
-}
-
-/// A second descriptor for the same socket, for a process that outlives the worker.
-pub fn duplicate(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
-    socket.try_clone().during("duplicate the replies' socket")
 }
 
 impl Exec {

@@ -17,12 +17,12 @@ mod create;
 mod exec;
 mod message;
 mod pause;
+mod worker;
 
 use std::os::fd::OwnedFd;
 
-pub use client::{Conversation, Zygote};
+pub use client::{Conversation, Zygote, unexpected};
 pub use message::{Create, Exec, Failure, Program, Reply, Request, Terminal};
-use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::{
     error::{Failed, Step},
@@ -71,7 +71,7 @@ fn serve(requests: OwnedFd) -> ! {
                 drop(requests);
                 process::set_name(c"worker");
                 process::default_signals();
-                process::exit(message::answer(fds));
+                process::exit(worker::answer(fds));
             }
             Err(error) => refuse(fds, &error),
         }
@@ -84,9 +84,4 @@ fn refuse(mut fds: Vec<OwnedFd>, error: &std::io::Error) {
         let failure = Failure::exhausted("fork a worker", error);
         let _ = message::reply(&fds.swap_remove(1), &Reply::Failed(failure), None);
     }
-}
-
-/// Whether a descriptor is a message socket: a worker trusts no order of descriptors blindly.
-fn is_message_socket(fd: &OwnedFd) -> bool {
-    getsockopt(fd, sockopt::SockType).is_ok_and(|kind| kind == nix::sys::socket::SockType::SeqPacket)
 }
