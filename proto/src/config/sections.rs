@@ -328,7 +328,7 @@ impl Default for Images {
             auth_file: PathBuf::new(),
             insecure_registries: Vec::new(),
             parallel_layers: 3,
-            parallel_conversions: 16,
+            parallel_conversions: 64,
             progress_timeout_s: 60,
             pinned: Vec::new(),
             keep_compressed: false,
