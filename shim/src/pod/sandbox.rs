@@ -69,7 +69,7 @@ impl Sandbox {
     ) -> Option<Self> {
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
-        let pid = vm.identity().pid.unsigned_abs();
+        let pid = vm.process().pid.unsigned_abs();
         let death = CancellationToken::new();
         let agent = Arc::new(Agent::new(vm, death.clone()));
         let volumes = Volumes::new(share.clone(), resources.share_daemon?, agent.clone(), mirrored);

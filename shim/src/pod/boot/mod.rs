@@ -2,7 +2,7 @@
 
 mod parts;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use a3s_box_proto::{agent::Ready, config::Config};
 use tokio::{net::UnixListener, time::timeout};
@@ -16,10 +16,7 @@ use crate::{
     error::code_of,
     network::{Baseline, Mac},
     sys::{namespace::HostNamespace, tail::printable},
-    vm::{
-        Accelerator, Plan, Size, Vm,
-        qemu::{self, Paths},
-    },
+    vm::{self, Accelerator, Plan, Size, Vm},
 };
 
 /// Why the MicroVM did not come up.
@@ -103,25 +100,20 @@ pub async fn boot(
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
     let uid = parts::claim(config, layout, cgroup, resources).await?;
-    let parts::Parts { devices, connector, ready, device_macs } =
+    let parts::Parts { devices, ready, device_macs } =
         parts::make(environment, spec, files, uid, resources).await?;
     let plan = Plan { accelerator, size, uid };
-    let paths = Paths {
-        qemu: config.vm.qemu.clone(),
-        console: layout.console(),
-        console_bytes: usize::try_from(config.vm.console_kb).unwrap_or(usize::MAX).saturating_mul(1024),
-    };
-    let vm = qemu::start(&paths, &plan, devices, Arc::new(connector)).await.map_err(|error| BootError {
+    let vm = vm::start(&config.vm, &plan, devices, layout.console()).await.map_err(|error| BootError {
         step: "starting the VMM",
         accelerator: Some(accelerator.name()),
         cause: error.to_string(),
         console: String::new(),
         code: code_of(error.kind()),
     })?;
-    let vm = resources.vm.insert(Arc::new(vm)).clone();
+    let vm = resources.vm.insert(vm).clone();
     resources.record().map_err(BootError::at("writing the pod's record"))?;
     info!(
-        pid = vm.pid(),
+        pid = vm.process().pid,
         accelerator = accelerator.name(),
         vcpus = size.vcpus,
         memory_mb = size.memory_mb,
@@ -129,8 +121,10 @@ pub async fn boot(
     );
     let bound = Duration::from_secs(config.vm.boot_timeout_s);
     // The guest has enough to do meanwhile.
-    let (said, baseline) =
-        tokio::join!(await_ready(&vm, resources, &ready, bound, environment.cancel), baseline(&device_macs));
+    let (said, baseline) = tokio::join!(
+        await_ready(vm.as_ref(), resources, &ready, bound, environment.cancel),
+        baseline(&device_macs)
+    );
     let baseline = baseline.map_err(BootError::at("looking at a new network namespace"))?;
     let said = said.and_then(|said| {
         let network_devices = numbers(&device_macs, &said).map_err(|cause| (cause, Code::INTERNAL))?;
@@ -148,7 +142,7 @@ pub async fn boot(
             step: "booting the guest",
             accelerator: Some(accelerator.name()),
             cause,
-            console: vm.console().last_words().await,
+            console: vm.last_words().await,
             code,
         }),
     }
@@ -170,7 +164,7 @@ fn numbers(macs: &[Mac], said: &Ready) -> Result<Vec<u32>, String> {
 }
 
 async fn await_ready(
-    vm: &Arc<qemu::Qemu>,
+    vm: &dyn Vm,
     resources: &Resources,
     ready: &UnixListener,
     bound: Duration,

@@ -18,7 +18,7 @@ use crate::{
     pod::{layout::Layout, resources::Resources, spec::PodSpec},
     rootfs::shared_dir::SharedDir,
     sys::{namespace, thread::blocking, uid::Uid},
-    vm::{Accelerator, Devices, Files},
+    vm::{self, Accelerator, Devices, Files},
 };
 
 const KVM: &str = "/dev/kvm";
@@ -32,7 +32,7 @@ pub(super) fn open_files(config: &Config, accelerator: Accelerator) -> io::Resul
         io::Error::new(io::ErrorKind::NotFound, format!("{key} = {}: {error}", path.display()))
     };
     for (key, path) in [
-        ("vm.qemu", &config.vm.qemu),
+        vm::program(&config.vm),
         ("helpers.virtiofsd", &config.helpers.virtiofsd),
         ("helpers.vhost_device_vsock", &config.helpers.vhost_device_vsock),
         ("helpers.mkfs_ext4", &config.helpers.mkfs_ext4),
@@ -78,10 +78,9 @@ pub(super) async fn claim(
     Ok(uid)
 }
 
-/// What the VMM is started with, and how its guest is reached.
+/// What the VMM is started with, and where its guest reports.
 pub(super) struct Parts {
     pub devices: Devices,
-    pub connector: vsock::Connector,
     /// Where the agent will report.
     pub ready: UnixListener,
     pub device_macs: Vec<Mac>,
@@ -120,8 +119,8 @@ pub(super) async fn make(
     let scratch = scratch.map_err(BootError::at("making the scratch disk"))?;
     let nics = nics.map_err(BootError::at("making the taps in the pod's network namespace"))?;
     let device_macs = nics.iter().map(|nic| nic.mac).collect();
-    let devices = Devices { files, vsock: vhost, share, scratch, nics };
-    Ok(Parts { devices, connector, ready, device_macs })
+    let devices = Devices { files, vsock: vhost, connector, share, scratch, nics };
+    Ok(Parts { devices, ready, device_macs })
 }
 
 /// As many as the pod is known to need; of a network that is there already, each interface counts.
