@@ -101,8 +101,14 @@ pub fn code_of(kind: io::ErrorKind) -> Code {
         | io::ErrorKind::WouldBlock => Code::RESOURCE_EXHAUSTED,
         io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
         io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
+        io::ErrorKind::Interrupted => Code::ABORTED,
         _ => Code::INTERNAL,
     }
+}
+
+/// What was given up.
+pub fn interrupted() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the pod is being stopped")
 }
 
 impl From<Error> for ttrpc::Error {

@@ -14,6 +14,7 @@ use crate::{
         nic::{self, Nic},
         virtiofs, vsock,
     },
+    error::interrupted,
     network::{self, Mac},
     pod::{layout::Layout, resources::Resources, spec::PodSpec},
     rootfs::shared_dir::SharedDir,
@@ -96,15 +97,15 @@ pub(super) async fn make(
 ) -> Result<Parts, BootError> {
     let (config, layout) = (environment.config, environment.layout);
     let share = layout.share();
-    let (scratch_mb, default_mb) = (spec.annotations.scratch_mb, config.scratch.default_mb);
     let vsock_directory = layout.vsock();
     // Joined, not tried: none is abandoned in the middle because another failed.
     let (share, vsock, scratch, nics) = tokio::join!(
         virtiofs::start(&config.helpers.virtiofsd, &layout.run, &share),
         vsock::start(&config.helpers.vhost_device_vsock, &vsock_directory, uid),
-        disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, scratch_mb, default_mb),
-        make_nics(environment, spec),
+        disk::make(config, &layout.disk, spec.annotations.scratch_mb, environment.cancel),
+        environment.cancel.run_until_cancelled(make_nics(environment, spec)),
     );
+    let nics = nics.unwrap_or_else(|| Err(interrupted()));
     let share = share.map(|daemon| {
         resources.share_daemon = Some(daemon.process.identity().pid.unsigned_abs());
         resources.helpers.push(Arc::new(daemon.process));
