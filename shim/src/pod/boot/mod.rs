@@ -13,7 +13,7 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
-    error::code_of,
+    error::{code_of, interrupted},
     network::{Baseline, Mac},
     sys::{namespace::HostNamespace, tail::printable},
     vm::{self, Accelerator, Plan, Size, Vm},
@@ -49,6 +49,11 @@ impl BootError {
             };
             Self { step, accelerator: None, cause: error.to_string(), console: String::new(), code }
         }
+    }
+
+    /// An error of a step that may be the accelerator's.
+    fn of_vm(step: &'static str, accelerator: Accelerator) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { accelerator: Some(accelerator.name()), ..Self::at(step)(error) }
     }
 
     /// What a caller may make of it.
@@ -103,13 +108,9 @@ pub async fn boot(
     let parts::Parts { devices, ready, device_macs } =
         parts::make(environment, spec, files, uid, resources).await?;
     let plan = Plan { accelerator, size, uid };
-    let vm = vm::start(&config.vm, &plan, devices, layout.console()).await.map_err(|error| BootError {
-        step: "starting the VMM",
-        accelerator: Some(accelerator.name()),
-        cause: error.to_string(),
-        console: String::new(),
-        code: code_of(error.kind()),
-    })?;
+    let vm = vm::start(&config.vm, &plan, devices, layout.console())
+        .await
+        .map_err(BootError::of_vm("starting the VMM", accelerator))?;
     let vm = resources.vm.insert(vm).clone();
     resources.record().map_err(BootError::at("writing the pod's record"))?;
     info!(
@@ -119,32 +120,23 @@ pub async fn boot(
         memory_mb = size.memory_mb,
         "VM started"
     );
-    let bound = Duration::from_secs(config.vm.boot_timeout_s);
     // The guest has enough to do meanwhile.
-    let (said, baseline) = tokio::join!(
-        await_ready(vm.as_ref(), resources, &ready, bound, environment.cancel),
-        baseline(&device_macs)
-    );
+    let (said, baseline) =
+        tokio::join!(await_agent(vm.as_ref(), resources, &ready, environment), baseline(&device_macs));
     let baseline = baseline.map_err(BootError::at("looking at a new network namespace"))?;
-    let said = said.and_then(|said| {
-        let network_devices = numbers(&device_macs, &said).map_err(|cause| (cause, Code::INTERNAL))?;
-        Ok((said, network_devices))
-    });
+    let said = said.and_then(|said| Ok((numbers(&device_macs, &said)?, said)));
     match said {
-        Ok((said, network_devices)) => Ok(Booted {
+        Ok((network_devices, said)) => Ok(Booted {
             accelerator: accelerator.name(),
             network_devices,
             baseline,
             kernel_release: printable(&said.kernel_release, 64),
             agent_version: printable(&said.agent_version, 64),
         }),
-        Err((cause, code)) => Err(BootError {
-            step: "booting the guest",
-            accelerator: Some(accelerator.name()),
-            cause,
-            console: vm.last_words().await,
-            code,
-        }),
+        Err(error) => {
+            let error = BootError::of_vm("booting the guest", accelerator)(error);
+            Err(BootError { console: vm.last_words().await, ..error })
+        }
     }
 }
 
@@ -153,34 +145,32 @@ async fn baseline(device_macs: &[Mac]) -> io::Result<Option<Baseline>> {
 }
 
 /// What the guest calls the VM's network devices.
-fn numbers(macs: &[Mac], said: &Ready) -> Result<Vec<u32>, String> {
+fn numbers(macs: &[Mac], said: &Ready) -> io::Result<Vec<u32>> {
     let number = |mac: &Mac| {
         let device = said.devices.iter().find(|device| device.mac == mac.0);
-        device
-            .map(|device| device.index)
-            .ok_or_else(|| format!("the guest has not found its network device {mac}"))
+        let lost = || io::Error::other(format!("the guest has not found its network device {mac}"));
+        device.map(|device| device.index).ok_or_else(lost)
     };
     macs.iter().map(number).collect()
 }
 
-async fn await_ready(
+/// Waits for the agent's word. It does not come where the VM ends first, or the pod is to be stopped.
+async fn await_agent(
     vm: &dyn Vm,
     resources: &Resources,
     ready: &UnixListener,
-    bound: Duration,
-    cancel: &CancellationToken,
-) -> Result<Ready, (String, Code)> {
+    environment: &Environment<'_>,
+) -> io::Result<Ready> {
+    let bound = Duration::from_secs(environment.config.vm.boot_timeout_s);
+    let late = || {
+        let bound = bound.as_secs();
+        let text = format!("the agent did not say that it is ready within vm.boot_timeout_s = {bound}");
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
     tokio::select! {
-        said = timeout(bound, connect::ready(ready)) => match said {
-            Ok(Ok(said)) => Ok(said),
-            Ok(Err(error)) => Err((format!("listening for the agent: {error}"), Code::INTERNAL)),
-            Err(_) => Err((
-                format!("the agent did not say that it is ready within vm.boot_timeout_s = {}", bound.as_secs()),
-                Code::DEADLINE_EXCEEDED,
-            )),
-        },
-        how = first_end(vm, &resources.helpers) => Err((how, Code::INTERNAL)),
-        () = cancel.cancelled() => Err(("the pod is being stopped".into(), Code::ABORTED)),
+        said = timeout(bound, connect::ready(ready)) => said.map_err(|_| late())?,
+        how = first_end(vm, &resources.helpers) => Err(io::Error::other(how)),
+        () = environment.cancel.cancelled() => Err(interrupted()),
     }
 }
 
