@@ -61,10 +61,8 @@ impl Container {
             return Err(Error::AlreadyExists(exec.process.object()));
         }
         if execs.len() >= MOST_EXECS {
-            return Err(Error::invalid(
-                format!("container {}", self.id),
-                format!("it has {MOST_EXECS} execs"),
-            ));
+            let object = format!("container {}", self.id);
+            return Err(Error::Full { object, most: MOST_EXECS, what: "execs" });
         }
         execs.insert(wanted.id, Arc::new(exec));
         Ok(())

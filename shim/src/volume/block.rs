@@ -73,10 +73,10 @@ impl Blocks {
         let free = |lun: &u8| self.plugged.iter().all(|plugged| plugged.lun != *lun);
         // In turn: the guest may still be about to forget one that was unplugged a moment ago, and one that the VMM would
         // not let go of is not free.
-        let lun = (self.next..=u8::MAX)
-            .chain(FIRST_LUN..self.next)
-            .find(free)
-            .ok_or_else(|| Error::invalid(object(), "the pod has as many as its controller takes"))?;
+        let lun = (self.next..=u8::MAX).chain(FIRST_LUN..self.next).find(free).ok_or_else(|| {
+            let object = format!("the controller that {} would be plugged into", object());
+            Error::Full { object, most: u8::MAX.into(), what: "block devices" }
+        })?;
         self.next = lun.checked_add(1).unwrap_or(FIRST_LUN);
         let file = host.run(move || open(block)).await.step(|| format!("opening {}", object()))?;
         let disk = Disk { lun, file, read_only: block.read_only };
