@@ -4,7 +4,7 @@ mod parts;
 
 use std::{io, path::Path, time::Duration};
 
-use a3s_box_proto::{agent::Ready, config::Config};
+use a3s_box_proto::{agent::Ready, config::Config, ids::SandboxId};
 use tokio::{net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -77,13 +77,21 @@ pub struct Booted {
     pub agent_version: String,
 }
 
-/// What booting needs to know besides the pod.
+/// What booting needs to know besides the pod's specification.
 #[derive(Debug)]
 pub struct Environment<'a> {
     /// The node's configuration.
     pub config: &'a Config,
+    /// The pod.
+    pub pod: &'a SandboxId,
     /// The pod's paths.
     pub layout: &'a Layout,
+    /// The pod's cgroup.
+    pub cgroup: &'a Path,
+    /// How the VM's processor is run.
+    pub accelerator: Accelerator,
+    /// The VM's size.
+    pub size: Size,
     /// Where the node's paths mean what callers mean.
     pub host: &'a HostNamespace,
     /// Cancelled when the pod is to be stopped.
@@ -97,14 +105,12 @@ pub struct Environment<'a> {
 pub async fn boot(
     environment: &Environment<'_>,
     spec: &PodSpec,
-    (accelerator, size): (Accelerator, Size),
-    cgroup: &Path,
     resources: &mut Resources,
 ) -> Result<Booted, BootError> {
-    let (config, layout) = (environment.config, environment.layout);
+    let Environment { config, layout, accelerator, size, .. } = *environment;
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
-    let uid = parts::claim(config, layout, cgroup, resources).await?;
+    let uid = parts::claim(environment, resources).await?;
     let parts::Parts { devices, ready, device_macs } =
         parts::make(environment, spec, files, uid, resources).await?;
     let plan = Plan { accelerator, size, uid };
