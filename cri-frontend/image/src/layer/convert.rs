@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     LayerError, Limits, decompress::Decompressed, hash::Hashing, mkfs::Converter, normalise::normalise,
-    output::Outcome, resolve::Below, space::SpaceGuard,
+    output::Outcome, space::SpaceGuard, stack::Below,
 };
 use crate::digest::Digest;
 

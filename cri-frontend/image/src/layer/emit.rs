@@ -4,41 +4,13 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
-use super::{LayerError, limits::MAX_XATTRS};
+use super::attributes::Attributes;
 
 /// Numbers up to these fit a ustar header.
 const MAX_ID: u32 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
 const MAX_NAME: usize = 100;
 const BLOCK: usize = 512;
-
-/// Mode, owner, time and extended attributes of an entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attributes {
-    /// Permission bits with setuid, setgid and sticky.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Seconds since 1970.
-    pub mtime: u64,
-    /// Nanoseconds beyond.
-    pub nanoseconds: u32,
-    /// Names and values.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Attributes {
-    /// Refuses more extended attributes than anything honest has: each is compared with all others.
-    pub(super) fn check_xattrs(&self) -> Result<(), LayerError> {
-        if self.xattrs.len() <= MAX_XATTRS {
-            return Ok(());
-        }
-        let what = "the extended attributes of an entry";
-        Err(LayerError::Limit { what, limit: MAX_XATTRS as u64, key: "fixed" })
-    }
-}
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,7 @@
 //! `blob → sha256 → gunzip/zstd → sha256 → normalise → mkfs.erofs`: one blocking thread a layer, nothing buffered
 //! beyond a few chunks.
 
+mod attributes;
 pub(crate) mod confine;
 pub(crate) mod convert;
 mod decompress;
@@ -16,7 +17,7 @@ mod output;
 mod path;
 mod pax;
 mod reader;
-pub(crate) mod resolve;
+mod resolve;
 pub(crate) mod space;
 mod sparse;
 pub(crate) mod stack;
@@ -154,7 +155,7 @@ pub(crate) fn fuzz_normalise(
     stored: &std::path::Path,
 ) -> Result<Outcome, LayerError> {
     struct Stored(stack::Stack);
-    impl resolve::Below for Stored {
+    impl stack::Below for Stored {
         fn stack(&mut self) -> Result<&stack::Stack, LayerError> {
             Ok(&self.0)
         }

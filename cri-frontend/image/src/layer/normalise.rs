@@ -10,13 +10,15 @@ use tar::EntryType;
 
 use super::{
     LayerError, Limits,
-    emit::{Attributes, Body},
+    attributes::{self, Attributes},
+    emit::Body,
     limits::MAX_PATH,
     output::{Outcome, Output},
-    path, pax,
+    path,
     reader::{Entry, TarReader},
-    resolve::{self, Below},
+    resolve,
     sparse::SparseRecords,
+    stack::Below,
     tree::{Kind, NodeId},
 };
 
@@ -48,7 +50,7 @@ pub(super) fn normalise<R: Read, W: Write>(
 impl<W: Write> Output<'_, W> {
     fn apply<R: Read>(&mut self, entry: Entry, reader: &mut TarReader<R>) -> Result<(), LayerError> {
         self.count()?;
-        let (attributes, sparse) = pax::attributes(&entry, self.limits().xattr_bytes)?;
+        let (attributes, sparse) = attributes::read(&entry, self.limits().xattr_bytes)?;
         let name = sparse.name.clone().unwrap_or_else(|| entry.name.clone());
         let components = path::components(&name)?;
         let Some((base, parents)) = components.split_last() else {

@@ -4,15 +4,14 @@ use std::io::{Read, Write};
 
 use super::{
     LayerError, Limits,
-    emit::{Attributes, Body, Emitter},
+    attributes::Attributes,
+    emit::{Body, Emitter},
     limits::{Effort, MAX_DIRECTORY_XATTRS},
-    resolve::Below,
-    stack::Lower,
+    stack::{Below, Lower},
     texts::Texts,
     tree::{Kind, NodeId, ROOT, Tree},
 };
 
-const DEFAULT_MODE: u32 = 0o755;
 /// The processor's time is looked at after so many entries.
 const EFFORT_STEP: u64 = 16;
 
@@ -56,10 +55,7 @@ pub(super) struct Output<'a, W> {
 impl<'a, W: Write> Output<'a, W> {
     /// Nothing but a root directory.
     pub(super) fn new(out: W, below: &'a mut dyn Below, limits: Limits) -> Self {
-        let root = Directory {
-            attributes: Attributes { mode: DEFAULT_MODE, ..Attributes::default() },
-            ..Directory::default()
-        };
+        let root = Directory { attributes: Attributes::of_untold_directory(), ..Directory::default() };
         Self {
             tree: Tree::new(),
             emitter: Emitter::new(out),
@@ -145,8 +141,8 @@ impl<'a, W: Write> Output<'a, W> {
         attributes: Option<Attributes>,
     ) -> Result<NodeId, LayerError> {
         self.count()?;
-        let default = || Attributes { mode: DEFAULT_MODE, ..Attributes::default() };
-        self.put_directory(parent, base, attributes.unwrap_or_else(default), false)
+        let attributes = attributes.unwrap_or_else(Attributes::of_untold_directory);
+        self.put_directory(parent, base, attributes, false)
     }
 
     /// A parent that the stream leaves out, after it took away what stood there.
@@ -156,8 +152,7 @@ impl<'a, W: Write> Output<'a, W> {
         base: &[u8],
     ) -> Result<NodeId, LayerError> {
         self.count()?;
-        let attributes = Attributes { mode: DEFAULT_MODE, ..Attributes::default() };
-        let id = self.put_directory(parent, base, attributes, true)?;
+        let id = self.put_directory(parent, base, Attributes::of_untold_directory(), true)?;
         let path = self.tree.path(id);
         self.emit(&path, &Attributes::default(), Body::Directory)?;
         Ok(id)
@@ -214,7 +209,7 @@ impl<'a, W: Write> Output<'a, W> {
     /// What the stream says of the root directory.
     pub(super) fn set_root(&mut self, attributes: Attributes) -> Result<(), LayerError> {
         self.outcome.has_root = true;
-        if !is_default_root(&attributes) {
+        if !attributes.is_default_root() {
             self.below.tell_unusual_root();
         }
         self.merge(0, attributes)
@@ -272,18 +267,12 @@ impl<'a, W: Write> Output<'a, W> {
         }
         let Some(root) = self.below.stack()?.root()? else { return Ok(()) };
         let attributes = root.attributes()?;
-        if is_default_root(&attributes) && !self.outcome.depends_on_lower {
+        if attributes.is_default_root() && !self.outcome.depends_on_lower {
             return Ok(());
         }
         self.outcome.depends_on_lower = true;
         self.merge(0, attributes)
     }
-}
-
-/// Whether a root directory has nothing that a layer above would have to repeat.
-pub(super) fn is_default_root(attributes: &Attributes) -> bool {
-    let Attributes { mode, uid, gid, xattrs, .. } = attributes;
-    (*mode, *uid, *gid) == (DEFAULT_MODE, 0, 0) && xattrs.is_empty()
 }
 
 /// A number for one more thing of a kind.

@@ -4,21 +4,8 @@ use super::{
     LayerError,
     limits::MAX_LINKS,
     output::Output,
-    stack::Stack,
     tree::{Kind, NodeId, ROOT},
 };
-
-/// Where the layers below come from: they may still be in the making, so asking may wait.
-pub(crate) trait Below {
-    /// The layers below, complete.
-    fn stack(&mut self) -> Result<&Stack, LayerError>;
-
-    /// Whether a layer below is known by now to have another root directory than the default one. Does not wait.
-    fn has_unusual_root(&self) -> bool;
-
-    /// Tells the layers above that this one has another root directory than the default one.
-    fn tell_unusual_root(&self);
-}
 
 /// A name with its links still to be followed, the next component last.
 struct Walk {

@@ -8,15 +8,26 @@ use std::{
 
 use super::{
     LayerError,
-    emit::Attributes,
+    attributes::Attributes,
     erofs::{Erofs, Inode},
-    output::is_default_root,
 };
 
 /// Stored layers, the lowest first, down to the last one that hides all below it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stack {
     layers: Vec<Arc<Erofs>>,
+}
+
+/// Where the layers below come from: they may still be in the making, so asking may wait.
+pub(crate) trait Below {
+    /// The layers below, complete.
+    fn stack(&mut self) -> Result<&Stack, LayerError>;
+
+    /// Whether a layer below is known by now to have another root directory than the default one. Does not wait.
+    fn has_unusual_root(&self) -> bool;
+
+    /// Tells the layers above that this one has another root directory than the default one.
+    fn tell_unusual_root(&self);
 }
 
 /// A thing below: which layer's, and what.
@@ -86,7 +97,7 @@ impl Stack {
 
     /// Whether a layer that says nothing about the root directory is the same above this as above nothing.
     pub(crate) fn has_default_root(&self) -> Result<bool, LayerError> {
-        self.root()?.map_or(Ok(true), |root| Ok(is_default_root(&root.attributes()?)))
+        self.root()?.map_or(Ok(true), |root| Ok(root.attributes()?.is_default_root()))
     }
 
     /// The root directory of the topmost layer, which is the merged one's.

@@ -24,8 +24,7 @@ use crate::{
     layer::{
         LayerError, Outcome,
         convert::{Job, Made, convert},
-        resolve::Below,
-        stack::Stack,
+        stack::{Below, Stack},
     },
     registry::{self, Registry, RegistryError},
     store::{KeptBlob, LayerFacts, LayerKey, Lease, StoredLayer, Workspace},

@@ -19,8 +19,7 @@ use super::{
     convert::{Job, Made, convert},
     normalise::normalise,
     output::Outcome,
-    resolve::Below,
-    stack::Stack,
+    stack::{Below, Stack},
 };
 use crate::digest::Digest;
 
