@@ -10,6 +10,10 @@ pub const STREAM: u32 = 1025;
 /// The guest's vsock context id. Each pod has a backend of its own, so the number need not differ.
 pub const GUEST_CID: u32 = 3;
 
+/// The most network devices of a VM. A microvm has eight places for devices, and five are taken: vsock, share, scratch
+/// disk, SCSI controller, random numbers.
+pub const MOST_INTERFACES: usize = 3;
+
 /// The virtio-fs tag of the pod's shared directory.
 pub const SHARE_TAG: &str = "share";
 /// Where the guest mounts the shared directory.

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -16,11 +15,11 @@ use containerd_shim_protos::{
     topics::TASK_OOM_EVENT_TOPIC,
 };
 use protobuf::{Message, MessageField, well_known_types::any::Any};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::{asynchronous::transport::Socket, context};
 
-use crate::sys::namespace::HostNamespace;
+use crate::sys::{namespace::HostNamespace, socket::connect};
 
 /// Where containerd takes events: it puts this into the environment of the shims that it starts.
 pub const EVENTS_VARIABLE: &str = "TTRPC_ADDRESS";
@@ -85,13 +84,7 @@ impl Containerd {
             ..Envelope::default()
         };
         let request = ForwardRequest { envelope: MessageField::some(envelope), ..ForwardRequest::default() };
-        let path = self.events.clone();
-        let socket = host.run(move || {
-            let socket = StdUnixStream::connect(path)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        });
-        let client = Client::new(Socket::new(UnixStream::from_std(socket.await?)?));
+        let client = Client::new(Socket::new(connect(host, &self.events).await?));
         let forwarded = EventsClient::new(client).forward(context::Context::default(), &request).await;
         forwarded.map(drop).map_err(io::Error::other)
     }

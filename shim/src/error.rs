@@ -46,6 +46,16 @@ pub enum Error {
         /// What was asked.
         action: &'static str,
     },
+    /// There are as many as there may be.
+    #[error("{object} has {most} {what} already, and may have no more")]
+    Full {
+        /// What has them.
+        object: String,
+        /// How many.
+        most: usize,
+        /// Of what.
+        what: &'static str,
+    },
     /// Something we do not do.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
@@ -82,6 +92,7 @@ impl Error {
             Self::NotFound(_) => Code::NOT_FOUND,
             Self::AlreadyExists(_) => Code::ALREADY_EXISTS,
             Self::State { .. } => Code::FAILED_PRECONDITION,
+            Self::Full { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Boot(error) => error.code(),
             Self::Agent(error) => error.code(),
@@ -101,8 +112,14 @@ pub fn code_of(kind: io::ErrorKind) -> Code {
         | io::ErrorKind::WouldBlock => Code::RESOURCE_EXHAUSTED,
         io::ErrorKind::TimedOut => Code::DEADLINE_EXCEEDED,
         io::ErrorKind::Unsupported => Code::FAILED_PRECONDITION,
+        io::ErrorKind::Interrupted => Code::ABORTED,
         _ => Code::INTERNAL,
     }
+}
+
+/// What was given up.
+pub fn interrupted() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the pod is being stopped")
 }
 
 impl From<Error> for ttrpc::Error {

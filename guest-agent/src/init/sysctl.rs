@@ -1,6 +1,8 @@
 //! Kernel parameters.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::collections::HashMap;
+
+use a3s_box_proto::sysctl;
 
 use crate::error::{Error, Failed, Step};
 
@@ -38,41 +40,7 @@ pub fn set_asked(sysctls: &HashMap<String, String>) -> Result<(), Error> {
 
 /// Sets one parameter by its dotted name.
 pub fn set(name: &str, value: &str) -> Result<(), Failed> {
-    let path =
-        path(name).ok_or_else(|| Failed::because(format!("set sysctl {name:?}"), "not a sysctl's name"))?;
+    let path = sysctl::path(name)
+        .map_err(|problem| Failed::because(format!("set sysctl {name:?}"), problem.to_string()))?;
     std::fs::write(path, value).step(|| format!("set sysctl {name} to {value:?}"))
-}
-
-/// The file of a parameter. As in sysctl(8), the first of a name's dots and slashes is what separates its parts, and the
-/// other belongs to them: `net/ipv4/conf/eth0.100/forwarding` is `net.ipv4.conf.eth0/100.forwarding`, as kubelet has it.
-fn path(name: &str) -> Option<PathBuf> {
-    let slashed = name.find(['.', '/']).is_some_and(|first| name[first..].starts_with('/'));
-    let swap = |c| match c {
-        '.' => '/',
-        '/' => '.',
-        other => other,
-    };
-    let relative = if slashed { name.to_owned() } else { name.chars().map(swap).collect() };
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@');
-    let component_is_fine =
-        |component: &str| !component.is_empty() && component != ".." && component.chars().all(allowed);
-    relative.split('/').all(component_is_fine).then(|| PathBuf::from("/proc/sys").join(relative))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_never_leads_out_of_proc_sys() {
-        assert_eq!(path("kernel.shm_rmid_forced"), Some("/proc/sys/kernel/shm_rmid_forced".into()));
-        for name in ["net/ipv4/conf/eth0.100/forwarding", "net.ipv4.conf.eth0/100.forwarding"] {
-            assert_eq!(path(name), Some("/proc/sys/net/ipv4/conf/eth0.100/forwarding".into()));
-        }
-        for bad in
-            ["net.//.kernel", "", "a..b", "../kernel", "net/../../self/mem", "/etc/passwd", "a b", "a\0"]
-        {
-            assert_eq!(path(bad), None, "{bad:?}");
-        }
-    }
 }

@@ -33,7 +33,7 @@ pub async fn serve(
             return refuse(to_host, &format!("dial tcp 127.0.0.1:{port} and [::1]:{port}: {error}")).await;
         }
     };
-    write_frame(to_host, Kind::Opened, &0u64.to_be_bytes()).await.map_err(StreamError::Local)?;
+    write_frame(to_host, Kind::Opened, &0u64.to_be_bytes()).await.map_err(StreamError::Connection)?;
     let (read, mut write) = stream.split();
     let mut served = Served { flow: Flow::new(read), bulk };
     carry(from_host, to_host, &mut served, &mut write, None).await

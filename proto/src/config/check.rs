@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{CONVERTER_UIDS, Config};
+use crate::ports::MOST_INTERFACES;
 
 /// A wrong key and what is wrong with it.
 type Wrong = (&'static str, String);
@@ -11,8 +12,8 @@ type Wrong = (&'static str, String);
 /// `/pods/`, an id of at most 76 characters, and a name of at most 9.
 const LONGEST_STATE_DIR: usize = 107 - "/pods/".len() - crate::ids::MAX_ID_LENGTH - "/123456789".len();
 
-/// A microvm has places for three network devices.
-const MOST_SPARE: usize = 2;
+/// One interface is every pod's.
+const MOST_SPARE: usize = MOST_INTERFACES - 1;
 
 /// Checks all that one key's type cannot say.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {

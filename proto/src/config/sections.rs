@@ -193,7 +193,7 @@ impl Default for Scratch {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pids {
-    /// The most processes in a container whose pod says nothing else, and the most it may ask for.
+    /// The most processes in a container whose pod says nothing else.
     pub default: u64,
     /// The most that a pod may ask for.
     pub max: u64,
@@ -305,7 +305,7 @@ pub struct Images {
     pub max_manifest_kb: u64,
     /// The most layers of an image.
     pub max_layers: usize,
-    /// One layer, compressed and uncompressed.
+    /// One layer as the registry has it, MiB.
     pub max_layer_mb: u64,
     /// One uncompressed layer, MiB.
     pub max_unpacked_layer_mb: u64,

@@ -50,6 +50,9 @@ pub enum StreamError {
     /// The peer broke the protocol.
     #[error("stream protocol violated by the peer: {0}")]
     Protocol(&'static str),
+    /// The connection with the peer broke.
+    #[error("the connection broke: {0}")]
+    Connection(#[source] std::io::Error),
     /// The local end (a pipe, a log) failed.
     #[error("local end of the stream failed: {0}")]
     Local(#[source] std::io::Error),
@@ -59,7 +62,7 @@ impl From<FrameError> for StreamError {
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::Malformed(what) => Self::Protocol(what),
-            FrameError::Connection(error) => Self::Local(error),
+            FrameError::Connection(error) => Self::Connection(error),
         }
     }
 }

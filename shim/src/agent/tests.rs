@@ -16,7 +16,10 @@ use tokio::{net::UnixStream, sync::mpsc};
 use ttrpc::asynchronous::{Server, TtrpcContext, transport::Listener};
 
 use super::*;
-use crate::vm::{Disk, Disks};
+use crate::{
+    sys::process::Identity,
+    vm::{Disk, Disks},
+};
 
 /// A guest in which nothing is ever made, and nothing ends.
 struct Guest {
@@ -104,8 +107,8 @@ impl Disks for Guest {
 
 #[async_trait]
 impl Vm for Guest {
-    fn pid(&self) -> u32 {
-        0
+    fn process(&self) -> Identity {
+        Identity { pid: 0, started: 0 }
     }
 
     async fn connect(&self, _: u32) -> io::Result<UnixStream> {
@@ -121,6 +124,10 @@ impl Vm for Guest {
 
     async fn wait(&self) -> String {
         std::future::pending().await
+    }
+
+    async fn last_words(&self) -> String {
+        String::new()
     }
 
     async fn stop(&self, _: Duration) {}

@@ -63,7 +63,7 @@ fn remove_run_files(layout: &Layout, bundle: &Path) -> io::Result<()> {
     if same(bundle) != same(&layout.run) {
         return absent_is_fine(fs::remove_dir_all(&layout.run));
     }
-    for directory in [layout.vsock(), layout.share(), layout.share().with_extension("places")] {
+    for directory in [layout.vsock(), layout.share(), layout.places()] {
         absent_is_fine(fs::remove_dir_all(directory))?;
     }
     for file in [layout.socket(), layout.lock(), layout.record()] {

@@ -38,6 +38,7 @@ use crate::{
         namespace::{HostNamespace, enter_own_mounts},
         thread::blocking,
     },
+    vm,
 };
 
 /// For answers that are still on their way when the shim ends.
@@ -162,7 +163,7 @@ fn needed(config: &Config, layout: &Layout) -> Vec<PathBuf> {
         &layout.run,
         &config.state_dir,
         &config.root_dir,
-        &config.vm.qemu,
+        vm::program(&config.vm).1,
         &config.vm.kernel,
         &config.vm.initramfs,
         &config.helpers.virtiofsd,

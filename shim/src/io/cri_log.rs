@@ -14,7 +14,12 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::{io::AsyncWrite, task::JoinHandle};
+use tokio::{
+    io::AsyncWrite,
+    runtime::Handle,
+    sync::Semaphore,
+    task::{JoinHandle, spawn_blocking},
+};
 use tracing::warn;
 
 use crate::sys::namespace::HostNamespace;
@@ -23,6 +28,10 @@ use crate::sys::namespace::HostNamespace;
 const LONGEST_TEXT: usize = 16 * 1024;
 /// Taken from the guest at once.
 const CHUNK: usize = 64 * 1024;
+
+/// What is appended at once. A disk that hangs has so many of the pool's threads at most: stop and statistics need the
+/// others.
+static APPENDS: Semaphore = Semaphore::const_new(4);
 
 /// Which stream a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +174,21 @@ impl Lines {
     }
 }
 
+/// Appends lines on a thread of the runtime's pool, or when there is one for logs.
+fn append(runtime: &Handle, log: &Arc<LogFile>, lines: Vec<u8>) -> JoinHandle<()> {
+    let log = log.clone();
+    let Ok(place) = APPENDS.try_acquire() else {
+        return runtime.spawn(async move {
+            let _place = APPENDS.acquire().await;
+            let _ = spawn_blocking(move || log.append(&lines)).await;
+        });
+    };
+    runtime.spawn_blocking(move || {
+        let _place = place;
+        log.append(&lines);
+    })
+}
+
 /// The end of a stream that goes to a log file. What it has accepted is in the file when the next write, a flush or
 /// the shutdown is done.
 pub struct LogSink {
@@ -191,8 +215,7 @@ impl LogSink {
 
     fn start_writing(&mut self, lines: Vec<u8>) {
         if !lines.is_empty() {
-            let log = self.log.clone();
-            self.writing = Some(tokio::task::spawn_blocking(move || log.append(&lines)));
+            self.writing = Some(append(&Handle::current(), &self.log, lines));
         }
     }
 }
@@ -235,10 +258,9 @@ impl Drop for LogSink {
         let mut out = Vec::new();
         self.lines.finish(SystemTime::now(), &mut out);
         if !self.ended && !out.is_empty() {
-            let log = self.log.clone();
             // Without a runtime there is nobody left to write for.
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn_blocking(move || log.append(&out));
+            if let Ok(runtime) = Handle::try_current() {
+                append(&runtime, &self.log, out);
             }
         }
     }
@@ -246,11 +268,15 @@ impl Drop for LogSink {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        os::fd::OwnedFd,
+        time::{Duration, UNIX_EPOCH},
+    };
 
-    use tokio::io::AsyncWriteExt;
+    use tokio::{io::AsyncWriteExt, time::timeout};
 
     use super::*;
+    use crate::sys::thread::blocking;
 
     fn lines(chunks: &[&[u8]]) -> String {
         let now = UNIX_EPOCH + Duration::from_nanos(1_480_713_967_000_000_123);
@@ -297,6 +323,33 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("stderr F after\n") && text.ends_with("stderr P rest\n"), "{text}");
         assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn logs_that_hang_leave_the_runtime_threads() {
+        let threads = 8;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(threads)
+            .build()
+            .unwrap();
+        let (mut readers, mut sinks) = (Vec::new(), Vec::new());
+        runtime.block_on(async {
+            for _ in 0..threads {
+                let (reader, writer) = io::pipe().unwrap();
+                readers.push(reader);
+                let file = File::from(OwnedFd::from(writer));
+                let host = HostNamespace::capture().unwrap();
+                let log = Arc::new(LogFile::new(host, "/hangs".into(), file));
+                let mut sink = LogSink::new(log, Stream::Stdout);
+                // More than a pipe takes.
+                sink.write_all(&vec![b'\n'; CHUNK]).await.unwrap();
+                sinks.push(sink);
+            }
+            timeout(Duration::from_secs(5), blocking(|| Ok(()))).await.unwrap().unwrap();
+        });
+        // Then each append fails.
+        drop(readers);
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 pub mod cri_log;
 mod fifo;
 pub mod hub;
-mod patience;
 pub mod pump;
 pub mod socket;
 

@@ -34,7 +34,7 @@ pub async fn output(agent: Agent, process: ProcessRef, stream: Stream, bulk: Bul
     while let Some(mut connection) = dial(&agent, &process, stream, receiver.received()).await {
         match receiver.run(&mut connection.reader, &mut connection.writer, &mut sink).await {
             Ok(Turn::Finished) => return,
-            Ok(Turn::Disconnected) => sleep(REDIAL_PAUSE).await,
+            Ok(Turn::Disconnected) | Err(StreamError::Connection(_)) => sleep(REDIAL_PAUSE).await,
             Err(StreamError::Local(error)) => {
                 debug!(?process, ?stream, %error, "nobody reads any more");
                 sink = Box::pin(tokio::io::sink());

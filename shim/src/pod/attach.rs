@@ -1,6 +1,6 @@
 //! Joins a client to a container's process.
 
-use std::{os::unix::net::UnixStream as StdUnixStream, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use a3s_box_proto::stdio::Endpoint;
 use tokio::{
@@ -18,7 +18,7 @@ use crate::{
         hub::{Backlog, MOST_CLIENTS},
         socket::closed,
     },
-    sys::namespace::HostNamespace,
+    sys::{namespace::HostNamespace, socket},
 };
 
 /// One read of a client's input.
@@ -37,10 +37,10 @@ impl Container {
             let reason = "it was created without an input to attach to".to_owned();
             return Err(Error::invalid(format!("container {}", self.id), reason));
         }
-        let place = self.hub.place().ok_or_else(|| Error::State {
+        let place = self.hub.place().ok_or_else(|| Error::Full {
             object: format!("container {}", self.id),
-            state: format!("attached to by {MOST_CLIENTS} clients"),
-            action: "attach one more",
+            most: MOST_CLIENTS,
+            what: "attached clients",
         })?;
         let stdin = connect(&pod.host, streams.stdin.as_ref()).await?;
         let stdout = connect(&pod.host, streams.stdout.as_ref()).await?;
@@ -71,14 +71,7 @@ pub(super) async fn connect(host: &HostNamespace, endpoint: Option<&Endpoint>) -
         Some(Endpoint::Socket(path)) => path.clone(),
         Some(other) => return Err(Error::invalid(other.to_string(), "a socket is needed here: unix://")),
     };
-    let named = path.clone();
-    let connected = host.run(move || {
-        let socket = StdUnixStream::connect(path)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    let socket = connected.await.and_then(UnixStream::from_std);
-    socket.step(|| format!("connecting to {}", named.display())).map(Some)
+    socket::connect(host, &path).await.step(|| format!("connecting to {}", path.display())).map(Some)
 }
 
 async fn show(mut socket: UnixStream, output: Arc<Backlog>, _place: Arc<OwnedSemaphorePermit>) {

@@ -8,12 +8,8 @@ use std::{
 };
 
 use a3s_box_proto::{
-    agent::{
-        self, CreateContainerRequest, OverlayRootfs, SharedRootfs, User, UserLookup,
-        create_container_request::Rootfs as RootfsMessage,
-    },
+    agent::{CreateContainerRequest, User, UserLookup},
     ids::{ContainerId, ExecId},
-    ports::SHARE_ROOTFS,
 };
 use tracing::{info, warn};
 
@@ -22,31 +18,20 @@ use super::{
     container_spec::{self, ContainerSpec},
     exec::Exec,
     exit::Exit,
-    process::{DRAIN_BOUND, KILL, Process, State},
+    holdings::{Acquired, Holdings},
+    process::{DRAIN_BOUND, KILL, Process},
     sandbox::Sandbox,
 };
 use crate::{
     agent::ProcessRef,
-    error::{Error, Result, Step},
+    error::{Result, Step},
     io::{
         self, Opened, Stdio,
         cri_log::LogFile,
         hub::{Hub, Input},
     },
-    rootfs::{
-        layers::{self, MOST_LAYERS},
-        mounted::{self, RootMount},
-    },
-    volume::{
-        self, Shown,
-        bind::{Forbidden, look_up},
-        mirror::Limits,
-        release::release,
-    },
+    rootfs::mounted::RootMount,
 };
-
-/// The most mounts of host paths and images of one container.
-const MOST_VOLUMES: usize = 1024;
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -94,18 +79,7 @@ pub struct Container {
     pub log: Option<Arc<LogFile>>,
     /// The open streams, until it starts.
     opened: Mutex<Option<Opened>>,
-    pub(super) held: tokio::sync::Mutex<Option<Held>>,
-}
-
-/// What a container holds in the shared directory.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    layers: Vec<String>,
-    volumes: Vec<String>,
-    /// The units of its block devices.
-    blocks: Vec<u8>,
-    /// A root filesystem that the host mounts.
-    mounted: bool,
+    pub(super) held: tokio::sync::Mutex<Option<Holdings>>,
 }
 
 impl Container {
@@ -121,7 +95,7 @@ impl Container {
         }
         let opened = io::open(&pod.host, &wanted.stdio).await.step(|| format!("container {}", wanted.id))?;
         let (hub, opened) = Hub::join(opened, wanted.input, wanted.stdio.terminal);
-        let mut held = Held::default();
+        let mut held = Holdings::default();
         match create_in_guest(pod, sandbox, &wanted, spec, &mut held).await {
             Ok(user) => Ok(Self {
                 process: Process::new(ProcessRef { container: wanted.id.clone(), exec: None }, wanted.stdio),
@@ -136,7 +110,7 @@ impl Container {
                 held: tokio::sync::Mutex::new(Some(held)),
             }),
             Err(error) => {
-                give_back(sandbox, &wanted.id, held).await;
+                held.give_back(sandbox, &wanted.id).await;
                 Err(error)
             }
         }
@@ -184,15 +158,7 @@ impl Container {
     }
 
     async fn supervise(self: Arc<Self>, sandbox: Arc<Sandbox>, started: SystemTime) {
-        let exit = tokio::select! {
-            // The agent's calls end with the VM as well.
-            biased;
-            message = sandbox.died() => Exit::with_sandbox(message),
-            told = sandbox.agent.wait(&self.process.reference) => match told {
-                Ok(exit) => Exit::from_guest(exit, started),
-                Err(error) => Exit::unknown(error.to_string()),
-            },
-        };
+        let exit = self.process.outcome(&sandbox, started).await;
         self.end(&sandbox, exit).await;
     }
 
@@ -232,7 +198,7 @@ impl Container {
         if let Err(error) = sandbox.agent.release(&self.id).await {
             warn!(container = %self.id, %error, "the guest did not release the container");
         }
-        give_back(sandbox, &self.id, held).await;
+        held.give_back(sandbox, &self.id).await;
     }
 
     /// Forgets a container that does not run; answers how it ended.
@@ -240,11 +206,7 @@ impl Container {
     /// # Errors
     /// It runs, or the agent fails.
     pub async fn delete(&self, sandbox: &Sandbox) -> Result<Option<Exit>> {
-        let exit = match self.process.state() {
-            State::Created => None,
-            State::Exited(_, exit) => Some(exit),
-            State::Starting | State::Running(_) => return Err(self.process.wrong_state("delete")),
-        };
+        let exit = self.process.ended()?;
         self.process.cut();
         // Of a container that was never started, the guest has all until now.
         self.free(sandbox).await;
@@ -266,14 +228,9 @@ async fn create_in_guest(
     sandbox: &Sandbox,
     wanted: &Wanted,
     spec: ContainerSpec,
-    held: &mut Held,
+    held: &mut Holdings,
 ) -> Result<User> {
-    sandbox.allow(&wanted.id, spec.cpuset().clone()).await?;
-    sandbox.weigh(&wanted.id, Some(spec.oom_score_adj())).await;
-    let rootfs = attach_rootfs(pod, sandbox, wanted, held).await?;
-    let volumes = attach_volumes(pod, sandbox, &wanted.id, &spec, held).await?;
-    let images = attach_images(pod, sandbox, &wanted.id, &spec, held).await?;
-    let disks = plug_disks(pod, sandbox, &spec, held).await?;
+    let Acquired { rootfs, volumes, images, disks } = held.acquire(pod, sandbox, wanted, &spec).await?;
     let request = CreateContainerRequest {
         spec: spec.finish(&volumes, &images)?,
         rootfs: Some(rootfs),
@@ -283,128 +240,4 @@ async fn create_in_guest(
         ..CreateContainerRequest::default()
     };
     Ok(sandbox.agent.create_container(&wanted.id, request).await?)
-}
-
-async fn attach_rootfs(
-    pod: &Pod,
-    sandbox: &Sandbox,
-    wanted: &Wanted,
-    held: &mut Held,
-) -> Result<RootfsMessage> {
-    let object = || format!("the root filesystem of container {}", wanted.id);
-    match &wanted.rootfs {
-        Rootfs::Layers(files) => {
-            let layers = attach_layers(pod, sandbox, &object(), files, held).await?;
-            Ok(RootfsMessage::Overlay(OverlayRootfs { layers, ..OverlayRootfs::default() }))
-        }
-        Rootfs::Mounts(mounts) => {
-            held.mounted = true;
-            let place = sandbox.share.rootfs(wanted.id.as_str());
-            let mounted = mounted::attach(&pod.host, mounts.clone(), place).await;
-            mounted.step(|| format!("mounting {}", object()))?;
-            Ok(RootfsMessage::Shared(SharedRootfs {
-                path: format!("{SHARE_ROOTFS}/{}", wanted.id),
-                ..SharedRootfs::default()
-            }))
-        }
-    }
-}
-
-/// Attaches the layers of one image; answers their names in the shared directory, in the same order.
-async fn attach_layers(
-    pod: &Pod,
-    sandbox: &Sandbox,
-    object: &str,
-    files: &[PathBuf],
-    held: &mut Held,
-) -> Result<Vec<String>> {
-    if files.is_empty() || files.len() > MOST_LAYERS {
-        let reason = format!("it has {} layers: 1 to {MOST_LAYERS} are accepted", files.len());
-        return Err(Error::invalid(object, reason));
-    }
-    let step = || format!("attaching {object}");
-    let before = held.layers.len();
-    // A disk that hangs here holds up no other container.
-    let opened = layers::open(&pod.host, files).await.step(step)?;
-    let attached = sandbox.layers.lock().await.attach(&sandbox.share, opened, &mut held.layers).await;
-    attached.step(step)?;
-    Ok(held.layers[before..].to_vec())
-}
-
-/// Attaches the images that a container mounts as volumes; answers the names of each one's layers.
-async fn attach_images(
-    pod: &Pod,
-    sandbox: &Sandbox,
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    held: &mut Held,
-) -> Result<Vec<Vec<String>>> {
-    let object = format!("an image volume of container {id}");
-    let mut images = Vec::new();
-    for files in spec.images() {
-        images.push(attach_layers(pod, sandbox, &object, files, held).await?);
-    }
-    Ok(images)
-}
-
-/// Attaches the host paths that a container mounts; answers what of the guest each mount shows.
-async fn attach_volumes(
-    pod: &Pod,
-    sandbox: &Sandbox,
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    held: &mut Held,
-) -> Result<Vec<Shown>> {
-    if spec.binds().len() + spec.images().len() > MOST_VOLUMES {
-        return Err(Error::invalid(format!("container {id}"), format!("more than {MOST_VOLUMES} mounts")));
-    }
-    let forbidden = Forbidden {
-        directories: vec![pod.config.state_dir.clone(), pod.config.root_dir.clone()],
-        except: pod.layout.run.clone(),
-    };
-    let limits = Limits::from(&pod.config.volumes);
-    let mut shown = Vec::new();
-    for bind in spec.binds() {
-        // One that hangs holds up no other container.
-        let found = look_up(&pod.host, bind.clone(), limits, &forbidden).await?;
-        shown.push(sandbox.volumes.lock().await.attach(found, bind, &mut held.volumes).await?);
-    }
-    Ok(shown)
-}
-
-/// Plugs the block devices that a container uses.
-async fn plug_disks(
-    pod: &Pod,
-    sandbox: &Sandbox,
-    spec: &ContainerSpec,
-    held: &mut Held,
-) -> Result<Vec<agent::Disk>> {
-    let mut disks = Vec::new();
-    for block in spec.blocks() {
-        let lun = sandbox.blocks.lock().await.plug(&pod.host, block, &mut held.blocks).await?;
-        let (major, minor) = block.number;
-        disks.push(agent::Disk { lun: lun.into(), major, minor, ..Default::default() });
-    }
-    Ok(disks)
-}
-
-async fn give_back(sandbox: &Sandbox, id: &ContainerId, held: Held) {
-    sandbox.disallow(id).await;
-    sandbox.weigh(id, None).await;
-    let unused = sandbox.volumes.lock().await.let_go(&held.volumes);
-    if !unused.is_empty() {
-        if let Err(error) = sandbox.agent.release_volumes(unused.clone()).await {
-            warn!(container = %id, %error, "the guest did not let go of its volumes");
-        }
-        volume::give_back(&sandbox.share, &unused).await;
-    }
-    if !held.blocks.is_empty() {
-        sandbox.blocks.lock().await.release(&held.blocks).await;
-    }
-    if held.mounted
-        && let Err(error) = release(sandbox.share.rootfs(id.as_str())).await
-    {
-        warn!(container = %id, %error, "the root filesystem is still in use");
-    }
-    sandbox.layers.lock().await.release(&sandbox.share, &held.layers).await;
 }

@@ -57,15 +57,21 @@ impl Pod {
         let accelerator = blocking(move || Accelerator::choose(&vm)).await;
         let accelerator = accelerator.map_err(BootError::at("choosing the accelerator"))?;
         let size = size::of(&spec, host, accelerator, &self.config.vm)?;
-        let environment =
-            Environment { config: &self.config, layout: &self.layout, host: &self.host, cancel: &self.stop };
+        let environment = Environment {
+            config: &self.config,
+            pod: &self.id,
+            layout: &self.layout,
+            cgroup: &cgroup,
+            accelerator,
+            size,
+            host: &self.host,
+            cancel: &self.stop,
+        };
         let mut resources = Resources::new(self.layout.clone());
-        match boot(&environment, &spec, (accelerator, size), &cgroup, &mut resources).await {
+        match boot(&environment, &spec, &mut resources).await {
             Ok(booted) => {
                 info!(kernel = booted.kernel_release, "the guest is ready");
-                let mirrored = (&self.config.volumes).into();
-                let caller = (self.caller.clone(), self.host.clone());
-                let sandbox = Sandbox::new(spec, size, booted, caller, mirrored, resources)
+                let sandbox = Sandbox::new(self, spec, size, booted, resources)
                     .ok_or(Error::Interrupted("creating the pod"))?;
                 sandbox.weigh_nothing().await;
                 Ok(sandbox)

@@ -61,10 +61,8 @@ impl Container {
             return Err(Error::AlreadyExists(exec.process.object()));
         }
         if execs.len() >= MOST_EXECS {
-            return Err(Error::invalid(
-                format!("container {}", self.id),
-                format!("it has {MOST_EXECS} execs"),
-            ));
+            let object = format!("container {}", self.id);
+            return Err(Error::Full { object, most: MOST_EXECS, what: "execs" });
         }
         execs.insert(wanted.id, Arc::new(exec));
         Ok(())
@@ -91,11 +89,7 @@ impl Container {
     /// It runs, or the agent fails.
     pub async fn delete_exec(&self, sandbox: &Sandbox, id: &str) -> Result<Option<Exit>> {
         let exec = self.exec(id)?;
-        let exit = match exec.process.state() {
-            State::Created => None,
-            State::Exited(_, exit) => Some(exit),
-            State::Starting | State::Running(_) => return Err(exec.process.wrong_state("delete")),
-        };
+        let exit = exec.process.ended()?;
         // containerd's clients may have read nothing yet of what it wrote last.
         exec.process
             .drain(if sandbox.death_message().is_some() { Duration::ZERO } else { DRAIN_BOUND })
@@ -148,18 +142,10 @@ impl Exec {
 
     /// The end is told at once; its output goes on until its streams end.
     async fn supervise(self: Arc<Self>, sandbox: Arc<Sandbox>, started: SystemTime) {
-        let exit = tokio::select! {
-            // The agent's calls end with the VM as well.
-            biased;
-            message = sandbox.died() => {
-                self.process.cut();
-                Exit::with_sandbox(message)
-            }
-            told = sandbox.agent.wait(&self.process.reference) => match told {
-                Ok(exit) => Exit::from_guest(exit, started),
-                Err(error) => Exit::unknown(error.to_string()),
-            },
-        };
+        let exit = self.process.outcome(&sandbox, started).await;
+        if sandbox.death_message().is_some() {
+            self.process.cut();
+        }
         debug!(process = self.process.object(), code = exit.code, "exited");
         self.process.exited(exit);
     }

@@ -41,8 +41,8 @@ impl Pod {
     pub async fn forward(&self, port: u32, socket: &Endpoint) -> Result<()> {
         let sandbox = self.ready("forward a port")?;
         let place = self.forwards.clone().try_acquire_owned().map_err(|_| {
-            let state = format!("forwarding {MOST_FORWARDS} connections");
-            Error::State { object: format!("pod {}", self.id), state, action: "forward one more" }
+            let object = format!("pod {}", self.id);
+            Error::Full { object, most: MOST_FORWARDS, what: "forwarded connections" }
         })?;
         let connection = dial(&sandbox, port).await?;
         let Some(mut client) = connect(&self.host, Some(socket)).await? else { return Ok(()) };

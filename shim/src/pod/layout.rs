@@ -54,4 +54,9 @@ impl Layout {
     pub fn share(&self) -> PathBuf {
         self.run.join("share")
     }
+
+    /// The directory behind it.
+    pub fn places(&self) -> PathBuf {
+        self.run.join("share.places")
+    }
 }

@@ -14,6 +14,7 @@ pub mod exit;
 mod forward;
 mod hang_up;
 mod heartbeat;
+mod holdings;
 pub mod layout;
 mod loopback;
 mod oom_scores;

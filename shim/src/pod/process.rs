@@ -148,6 +148,31 @@ impl Process {
         }
     }
 
+    /// Waits for its end in the guest, or the VM's; says how it ended.
+    pub async fn outcome(&self, sandbox: &Sandbox, started: SystemTime) -> Exit {
+        tokio::select! {
+            // The agent's calls end with the VM as well.
+            biased;
+            message = sandbox.died() => Exit::with_sandbox(message),
+            told = sandbox.agent.wait(&self.reference) => match told {
+                Ok(exit) => Exit::from_guest(exit, started),
+                Err(error) => Exit::unknown(error.to_string()),
+            },
+        }
+    }
+
+    /// How it ended; none where it was never started.
+    ///
+    /// # Errors
+    /// It runs, and so cannot be deleted.
+    pub fn ended(&self) -> Result<Option<Exit>> {
+        match self.state() {
+            State::Created => Ok(None),
+            State::Exited(_, exit) => Ok(Some(exit)),
+            State::Starting | State::Running(_) => Err(self.wrong_state("delete")),
+        }
+    }
+
     /// Begins to carry its streams.
     pub fn attach(&self, sandbox: &Sandbox, opened: Opened) {
         let agent: &Agent = &sandbox.agent;

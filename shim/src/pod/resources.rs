@@ -10,14 +10,13 @@ use crate::{
     device::vsock,
     rootfs::shared_dir::SharedDir,
     sys::{file::absent_is_fine, process::Supervised, thread::blocking, uid::Uid},
-    vm::{Vm, qemu::Qemu},
+    vm::Vm,
 };
 
-/// QEMU answers `quit` in milliseconds, or is killed.
+/// A VMM that is asked to end does so in milliseconds, or is killed.
 const QUIT_BOUND: Duration = Duration::from_millis(300);
 
 /// What was acquired so far.
-#[derive(Debug)]
 pub struct Resources {
     layout: Layout,
     /// The cgroup that this process joined.
@@ -31,7 +30,7 @@ pub struct Resources {
     /// virtiofsd and the vsock backend.
     pub helpers: Vec<Arc<Supervised>>,
     /// The VMM.
-    pub vm: Option<Arc<Qemu>>,
+    pub vm: Option<Arc<dyn Vm>>,
 }
 
 impl Resources {
@@ -55,7 +54,7 @@ impl Resources {
     pub fn record(&self) -> io::Result<()> {
         let own = crate::sys::process::Identity::of(std::process::id().cast_signed());
         let helpers = self.helpers.iter().map(|helper| helper.identity());
-        let vm = self.vm.iter().map(|vm| vm.identity());
+        let vm = self.vm.iter().map(|vm| vm.process());
         let record = Record {
             processes: own.into_iter().chain(helpers).chain(vm).collect(),
             cgroup: self.cgroup.clone().unwrap_or_default(),

@@ -8,7 +8,9 @@ use std::{
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec};
+use super::{
+    Pod, boot::Booted, cpusets::Cpusets, oom_scores::OomScores, resources::Resources, spec::PodSpec,
+};
 use crate::{
     agent::Agent,
     caller::Caller,
@@ -58,18 +60,18 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A VM that has just come up; so much of a volume is mirrored. None, where a part of it is missing.
-    pub fn new(
+    /// A pod's VM that has just come up. None, where a part of it is missing.
+    pub(super) fn new(
+        pod: &Pod,
         spec: PodSpec,
         size: Size,
         booted: Booted,
-        (caller, host): (Caller, HostNamespace),
-        mirrored: Limits,
         resources: Resources,
     ) -> Option<Self> {
+        let mirrored = Limits::from(&pod.config.volumes);
         let vm = resources.vm.clone()?;
         let share = resources.share.clone()?;
-        let pid = vm.identity().pid.unsigned_abs();
+        let pid = vm.process().pid.unsigned_abs();
         let death = CancellationToken::new();
         let agent = Arc::new(Agent::new(vm, death.clone()));
         let volumes = Volumes::new(share.clone(), resources.share_daemon?, agent.clone(), mirrored);
@@ -80,11 +82,11 @@ impl Sandbox {
             pid,
             share,
             layers: Mutex::default(),
-            caller,
+            caller: pod.caller.clone(),
             volumes: Mutex::new(volumes),
             blocks: Mutex::new(Blocks::new(agent.clone())),
             agent,
-            host,
+            host: pod.host.clone(),
             cgroup: resources.cgroup.clone().unwrap_or_default(),
             cpusets: Mutex::default(),
             oom_scores: Mutex::default(),

@@ -9,16 +9,13 @@ use tokio::time::timeout;
 use tracing::error;
 
 use super::{Ended, Phase, Pod, heartbeat, sandbox::Sandbox};
-use crate::{
-    sys::process::Supervised,
-    vm::{Vm, qemu::Qemu},
-};
+use crate::{sys::process::Supervised, vm::Vm};
 
 /// The helpers end by themselves when the VMM is gone; then its end is the news.
 const VMM_FIRST: Duration = Duration::from_millis(200);
 
 /// Waits for the end of the VM or of one of its helpers; says which, and how.
-pub(super) async fn first_end(vm: &Qemu, helpers: &[Arc<Supervised>]) -> String {
+pub(super) async fn first_end(vm: &dyn Vm, helpers: &[Arc<Supervised>]) -> String {
     let helper = futures::future::select_all(helpers.iter().map(|helper| Box::pin(helper.ended())));
     let (how, _, _) = tokio::select! {
         how = vm.wait() => return how,
@@ -44,10 +41,10 @@ impl Pod {
         let mut message = tokio::select! {
             biased;
             _ = sandbox.died() => return,
-            how = first_end(&vm, &helpers) => how,
+            how = first_end(vm.as_ref(), &helpers) => how,
             silent = heartbeat::lost(&sandbox.agent, patience) => silent,
         };
-        let console = vm.console().last_words().await;
+        let console = vm.last_words().await;
         if !console.is_empty() {
             message += &format!("; the guest's console ends with: {console}");
         }

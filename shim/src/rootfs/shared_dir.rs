@@ -25,13 +25,12 @@ pub struct SharedDir {
 }
 
 impl SharedDir {
-    /// Makes the directory. It is a mount with shared propagation: only so does virtiofsd, in its own mount
-    /// namespace, see what is attached below it later.
+    /// Makes the directory that is seen, and the one behind it. The first is a mount with shared propagation: only so does
+    /// virtiofsd, in its own mount namespace, see what is attached below it later.
     ///
     /// # Errors
     /// The file system fails.
-    pub fn make(path: &Path) -> io::Result<Self> {
-        let (seen, behind) = (path.to_owned(), path.with_extension("places"));
+    pub fn make(seen: PathBuf, behind: PathBuf) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.mode(0o755);
         builder.create(&seen)?;

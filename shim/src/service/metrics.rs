@@ -29,13 +29,13 @@ pub(super) async fn of_container(pod: &Pod, container: &Container) -> Result<Any
         .into_iter()
         .next()
         .ok_or_else(|| Error::NotFound(format!("figures of container {}", container.id)))?;
-    encode(&stats.cpu, &stats.memory, &stats.io, (stats.process_count, stats.pids_limit))
+    encode(&stats.cpu, &stats.memory, &stats.io, pids(stats.process_count, stats.pids_limit))
 }
 
 /// The guest's as a whole.
 pub(super) async fn of_pod(pod: &Pod) -> Result<Any> {
     let stats = pod.ready("measure it")?.agent.stats(&[], false).await?;
-    encode(&stats.cpu, &stats.memory, &stats.io, (stats.process_count, 0))
+    encode(&stats.cpu, &stats.memory, &stats.io, pids(stats.process_count, 0))
 }
 
 /// The answer to containerd's question for a sandbox's.
@@ -48,9 +48,9 @@ pub(super) async fn of_sandbox(pod: &Pod) -> Result<SandboxMetricsResponse> {
     Ok(response)
 }
 
-fn encode(cpu: &CpuStats, memory: &MemoryStats, io: &IoStats, (current, limit): (u64, u64)) -> Result<Any> {
+fn encode(cpu: &CpuStats, memory: &MemoryStats, io: &IoStats, pids: PidsStat) -> Result<Any> {
     let metrics = Metrics {
-        pids: MessageField::some(PidsStat { current, limit, ..PidsStat::default() }),
+        pids: MessageField::some(pids),
         cpu: MessageField::some(convert_cpu(cpu)),
         memory: MessageField::some(convert_memory(memory)),
         io: MessageField::some(convert_io(io)),
@@ -63,6 +63,10 @@ fn encode(cpu: &CpuStats, memory: &MemoryStats, io: &IoStats, (current, limit): 
     };
     let value = metrics.write_to_bytes().map_err(std::io::Error::other).step(|| "encoding figures".into())?;
     Ok(Any { type_url: TYPE.into(), value, ..Any::default() })
+}
+
+fn pids(current: u64, limit: u64) -> PidsStat {
+    PidsStat { current, limit, ..PidsStat::default() }
 }
 
 /// Nothing, where the kernel has no such figures.
@@ -178,7 +182,7 @@ mod tests {
             ..DeviceIo::default()
         };
         let io = IoStats { devices: vec![device], ..IoStats::default() };
-        let any = encode(&cpu, &memory, &io, (40, 41)).unwrap();
+        let any = encode(&cpu, &memory, &io, pids(40, 41)).unwrap();
         assert_eq!(any.type_url, TYPE);
         let told = Metrics::parse_from_bytes(&any.value).unwrap();
 

@@ -67,7 +67,11 @@ impl Target {
 
     /// A process that runs, to do something with it.
     fn running(&self, action: &'static str) -> Result<&Process> {
-        let process = self.process().ok_or(Error::Unsupported("this for the pod itself"))?;
+        let process = self.process().ok_or_else(|| Error::State {
+            object: "the pod's own task".into(),
+            state: "no process".into(),
+            action,
+        })?;
         match process.state() {
             State::Running(_) => Ok(process),
             // containerd's word for what has ended.

@@ -99,10 +99,10 @@ pub fn holding(points: &[MountPoint], paths: &[PathBuf]) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Unmounts all that lies at or below a directory, the last mounted first. A plain unmount: what is in use is an error.
+/// Unmounts all that lies at or below a directory, the last mounted first.
 ///
 /// # Errors
-/// A mount is in use.
+/// A mount is in use, and the flags do not detach it.
 pub fn unmount_below(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
     for point in table()?.into_iter().rev().filter(|point| point.path.starts_with(directory)) {
         unmount(&point.path, flags | UnmountFlags::NOFOLLOW).map_err(|error| {
@@ -187,7 +187,7 @@ impl Detached {
     /// Device and inode of what was cloned.
     ///
     /// # Errors
-    /// `/proc` is not there.
+    /// The file system fails.
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&self.0)?;
         Ok((stat.st_dev, stat.st_ino))

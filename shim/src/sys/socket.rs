@@ -5,13 +5,19 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{FileType, Mode, OFlags, open, openat};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
+
+use super::namespace::HostNamespace;
+
+/// For a peer on this node to accept a connection.
+const CONNECT_BOUND: Duration = Duration::from_secs(5);
 
 /// A directory in which sockets are reached by a short path.
 #[derive(Debug)]
@@ -73,7 +79,41 @@ impl HeldSocket {
     }
 }
 
+/// Connects to a socket by its path on the node.
+///
+/// # Errors
+/// Nobody listens there, or who does is too busy for us.
+pub async fn connect(host: &HostNamespace, path: &Path) -> io::Result<UnixStream> {
+    let path = path.to_owned();
+    // connect(2) waits as long as the queue of those who wait is full.
+    let connected = host.run(move || {
+        let socket = StdUnixStream::connect(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    UnixStream::from_std(timeout(CONNECT_BOUND, connected).await??)
+}
+
 /// A path to what a descriptor of this process, or of one forked from it, holds.
 pub fn through_proc(descriptor: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as StdUnixListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_accepts_nobody_is_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("s");
+        let listener = StdUnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = StdUnixStream::connect(&path).unwrap();
+        let host = HostNamespace::capture().unwrap();
+        let error = connect(&host, &path).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -1,8 +1,8 @@
-//! How a MicroVM is run. One file knows the trait; each VMM is a folder of its own.
+//! How a MicroVM is run. The rest of the shim knows this file; each VMM is a folder of its own, which nobody else names.
 
 pub mod accelerator;
-pub mod console;
-pub mod qemu;
+mod console;
+mod qemu;
 pub mod sev_snp;
 
 use std::{fs::File, io, os::fd::OwnedFd, time::Duration};
@@ -10,9 +10,14 @@ use std::{fs::File, io, os::fd::OwnedFd, time::Duration};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 
-use crate::device::nic::Nic;
+use crate::{
+    device::{nic::Nic, vsock::Connector},
+    sys::process::Identity,
+};
 
 pub use accelerator::Accelerator;
+/// The VMM that runs all pods; another would be a folder beside it, chosen here.
+pub use qemu::{program, start};
 
 /// A MicroVM's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,8 @@ pub struct Devices {
     pub files: Files,
     /// A connection to the vsock backend (vhost-user).
     pub vsock: OwnedFd,
+    /// How the host reaches the guest through that backend.
+    pub connector: Connector,
     /// A connection to the virtio-fs daemon (vhost-user).
     pub share: OwnedFd,
     /// The scratch disk's file.
@@ -93,7 +100,7 @@ pub trait Disks {
 #[async_trait]
 pub trait Vm: Disks + Send + Sync {
     /// The VMM's process on the host.
-    fn pid(&self) -> u32;
+    fn process(&self) -> Identity;
 
     /// Connects to a vsock port of the guest.
     ///
@@ -103,6 +110,9 @@ pub trait Vm: Disks + Send + Sync {
 
     /// Waits for the VM's end; says how it came.
     async fn wait(&self) -> String;
+
+    /// The last lines on the console of a guest that has ended, or is given up, fit for an error message.
+    async fn last_words(&self) -> String;
 
     /// Ends the VM: asks the VMM, and kills it after the time given.
     async fn stop(&self, within: Duration);

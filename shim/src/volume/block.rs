@@ -45,7 +45,7 @@ struct Plugged {
     block: Block,
     /// Its unit on the guest's SCSI controller.
     lun: u8,
-    /// None of one that QEMU may have still, and would not let go of: its unit is not free.
+    /// None of one that the VMM may have still, and would not let go of: its unit is not free.
     users: usize,
 }
 
@@ -71,12 +71,12 @@ impl Blocks {
         let (major, minor) = block.number;
         let object = || format!("block device {major}:{minor}");
         let free = |lun: &u8| self.plugged.iter().all(|plugged| plugged.lun != *lun);
-        // In turn: the guest may still be about to forget one that was unplugged a moment ago, and one that QEMU would
+        // In turn: the guest may still be about to forget one that was unplugged a moment ago, and one that the VMM would
         // not let go of is not free.
-        let lun = (self.next..=u8::MAX)
-            .chain(FIRST_LUN..self.next)
-            .find(free)
-            .ok_or_else(|| Error::invalid(object(), "the pod has as many as its controller takes"))?;
+        let lun = (self.next..=u8::MAX).chain(FIRST_LUN..self.next).find(free).ok_or_else(|| {
+            let object = format!("the controller that {} would be plugged into", object());
+            Error::Full { object, most: u8::MAX.into(), what: "block devices" }
+        })?;
         self.next = lun.checked_add(1).unwrap_or(FIRST_LUN);
         let file = host.run(move || open(block)).await.step(|| format!("opening {}", object()))?;
         let disk = Disk { lun, file, read_only: block.read_only };
@@ -138,7 +138,10 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::vm::{Disks, Vm};
+    use crate::{
+        sys::process::Identity,
+        vm::{Disks, Vm},
+    };
 
     /// Lets go of the first unit alone.
     struct Holding;
@@ -156,8 +159,8 @@ mod tests {
 
     #[async_trait]
     impl Vm for Holding {
-        fn pid(&self) -> u32 {
-            0
+        fn process(&self) -> Identity {
+            Identity { pid: 0, started: 0 }
         }
 
         async fn connect(&self, _: u32) -> io::Result<UnixStream> {
@@ -166,6 +169,10 @@ mod tests {
 
         async fn wait(&self) -> String {
             std::future::pending().await
+        }
+
+        async fn last_words(&self) -> String {
+            String::new()
         }
 
         async fn stop(&self, _: Duration) {}

@@ -6,7 +6,7 @@ use rustix::mount::UnmountFlags;
 use tokio::time::{Instant, sleep};
 
 use crate::rootfs::shared_dir::Place;
-use crate::sys::{file::absent_is_fine, mount::unmount_below, thread::blocking};
+use crate::sys::{file::absent_is_fine, mount::unmount_below, thread::apart};
 
 /// virtiofsd closes what the guest forgot a moment after the guest forgot it.
 const BOUND: Duration = Duration::from_secs(5);
@@ -21,7 +21,8 @@ pub async fn release(place: Place) -> io::Result<()> {
     let deadline = Instant::now() + BOUND;
     loop {
         let tried = place.clone();
-        match blocking(move || unmount_and_remove(&tried)).await {
+        // What a dead server has may hang.
+        match apart("unmount", move || unmount_and_remove(&tried)).await.flatten() {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 sleep(PAUSE).await;
             }

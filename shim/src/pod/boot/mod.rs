@@ -2,9 +2,9 @@
 
 mod parts;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, time::Duration};
 
-use a3s_box_proto::{agent::Ready, config::Config};
+use a3s_box_proto::{agent::Ready, config::Config, ids::SandboxId};
 use tokio::{net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -13,13 +13,10 @@ use ttrpc::Code;
 use super::{layout::Layout, resources::Resources, spec::PodSpec, watch::first_end};
 use crate::{
     agent::connect,
-    error::code_of,
+    error::{code_of, interrupted},
     network::{Baseline, Mac},
     sys::{namespace::HostNamespace, tail::printable},
-    vm::{
-        Accelerator, Plan, Size, Vm,
-        qemu::{self, Paths},
-    },
+    vm::{self, Accelerator, Plan, Size, Vm},
 };
 
 /// Why the MicroVM did not come up.
@@ -54,6 +51,11 @@ impl BootError {
         }
     }
 
+    /// An error of a step that may be the accelerator's.
+    fn of_vm(step: &'static str, accelerator: Accelerator) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { accelerator: Some(accelerator.name()), ..Self::at(step)(error) }
+    }
+
     /// What a caller may make of it.
     pub fn code(&self) -> Code {
         self.code
@@ -75,13 +77,21 @@ pub struct Booted {
     pub agent_version: String,
 }
 
-/// What booting needs to know besides the pod.
+/// What booting needs to know besides the pod's specification.
 #[derive(Debug)]
 pub struct Environment<'a> {
     /// The node's configuration.
     pub config: &'a Config,
+    /// The pod.
+    pub pod: &'a SandboxId,
     /// The pod's paths.
     pub layout: &'a Layout,
+    /// The pod's cgroup.
+    pub cgroup: &'a Path,
+    /// How the VM's processor is run.
+    pub accelerator: Accelerator,
+    /// The VM's size.
+    pub size: Size,
     /// Where the node's paths mean what callers mean.
     pub host: &'a HostNamespace,
     /// Cancelled when the pod is to be stopped.
@@ -95,62 +105,44 @@ pub struct Environment<'a> {
 pub async fn boot(
     environment: &Environment<'_>,
     spec: &PodSpec,
-    (accelerator, size): (Accelerator, Size),
-    cgroup: &Path,
     resources: &mut Resources,
 ) -> Result<Booted, BootError> {
-    let (config, layout) = (environment.config, environment.layout);
+    let Environment { config, layout, accelerator, size, .. } = *environment;
     let files = parts::open_files(config, accelerator);
     let files = files.map_err(BootError::at("opening the files of the VM"))?;
-    let uid = parts::claim(config, layout, cgroup, resources).await?;
-    let parts::Parts { devices, connector, ready, device_macs } =
+    let uid = parts::claim(environment, resources).await?;
+    let parts::Parts { devices, ready, device_macs } =
         parts::make(environment, spec, files, uid, resources).await?;
     let plan = Plan { accelerator, size, uid };
-    let paths = Paths {
-        qemu: config.vm.qemu.clone(),
-        console: layout.console(),
-        console_bytes: usize::try_from(config.vm.console_kb).unwrap_or(usize::MAX).saturating_mul(1024),
-    };
-    let vm = qemu::start(&paths, &plan, devices, Arc::new(connector)).await.map_err(|error| BootError {
-        step: "starting the VMM",
-        accelerator: Some(accelerator.name()),
-        cause: error.to_string(),
-        console: String::new(),
-        code: code_of(error.kind()),
-    })?;
-    let vm = resources.vm.insert(Arc::new(vm)).clone();
+    let vm = vm::start(&config.vm, &plan, devices, layout.console())
+        .await
+        .map_err(BootError::of_vm("starting the VMM", accelerator))?;
+    let vm = resources.vm.insert(vm).clone();
     resources.record().map_err(BootError::at("writing the pod's record"))?;
     info!(
-        pid = vm.pid(),
+        pid = vm.process().pid,
         accelerator = accelerator.name(),
         vcpus = size.vcpus,
         memory_mb = size.memory_mb,
         "VM started"
     );
-    let bound = Duration::from_secs(config.vm.boot_timeout_s);
     // The guest has enough to do meanwhile.
     let (said, baseline) =
-        tokio::join!(await_ready(&vm, resources, &ready, bound, environment.cancel), baseline(&device_macs));
+        tokio::join!(await_agent(vm.as_ref(), resources, &ready, environment), baseline(&device_macs));
     let baseline = baseline.map_err(BootError::at("looking at a new network namespace"))?;
-    let said = said.and_then(|said| {
-        let network_devices = numbers(&device_macs, &said).map_err(|cause| (cause, Code::INTERNAL))?;
-        Ok((said, network_devices))
-    });
+    let said = said.and_then(|said| Ok((numbers(&device_macs, &said)?, said)));
     match said {
-        Ok((said, network_devices)) => Ok(Booted {
+        Ok((network_devices, said)) => Ok(Booted {
             accelerator: accelerator.name(),
             network_devices,
             baseline,
             kernel_release: printable(&said.kernel_release, 64),
             agent_version: printable(&said.agent_version, 64),
         }),
-        Err((cause, code)) => Err(BootError {
-            step: "booting the guest",
-            accelerator: Some(accelerator.name()),
-            cause,
-            console: vm.console().last_words().await,
-            code,
-        }),
+        Err(error) => {
+            let error = BootError::of_vm("booting the guest", accelerator)(error);
+            Err(BootError { console: vm.last_words().await, ..error })
+        }
     }
 }
 
@@ -159,34 +151,32 @@ async fn baseline(device_macs: &[Mac]) -> io::Result<Option<Baseline>> {
 }
 
 /// What the guest calls the VM's network devices.
-fn numbers(macs: &[Mac], said: &Ready) -> Result<Vec<u32>, String> {
+fn numbers(macs: &[Mac], said: &Ready) -> io::Result<Vec<u32>> {
     let number = |mac: &Mac| {
         let device = said.devices.iter().find(|device| device.mac == mac.0);
-        device
-            .map(|device| device.index)
-            .ok_or_else(|| format!("the guest has not found its network device {mac}"))
+        let lost = || io::Error::other(format!("the guest has not found its network device {mac}"));
+        device.map(|device| device.index).ok_or_else(lost)
     };
     macs.iter().map(number).collect()
 }
 
-async fn await_ready(
-    vm: &Arc<qemu::Qemu>,
+/// Waits for the agent's word. It does not come where the VM ends first, or the pod is to be stopped.
+async fn await_agent(
+    vm: &dyn Vm,
     resources: &Resources,
     ready: &UnixListener,
-    bound: Duration,
-    cancel: &CancellationToken,
-) -> Result<Ready, (String, Code)> {
+    environment: &Environment<'_>,
+) -> io::Result<Ready> {
+    let bound = Duration::from_secs(environment.config.vm.boot_timeout_s);
+    let late = || {
+        let bound = bound.as_secs();
+        let text = format!("the agent did not say that it is ready within vm.boot_timeout_s = {bound}");
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
     tokio::select! {
-        said = timeout(bound, connect::ready(ready)) => match said {
-            Ok(Ok(said)) => Ok(said),
-            Ok(Err(error)) => Err((format!("listening for the agent: {error}"), Code::INTERNAL)),
-            Err(_) => Err((
-                format!("the agent did not say that it is ready within vm.boot_timeout_s = {}", bound.as_secs()),
-                Code::DEADLINE_EXCEEDED,
-            )),
-        },
-        how = first_end(vm, &resources.helpers) => Err((how, Code::INTERNAL)),
-        () = cancel.cancelled() => Err(("the pod is being stopped".into(), Code::ABORTED)),
+        said = timeout(bound, connect::ready(ready)) => said.map_err(|_| late())?,
+        how = first_end(vm, &resources.helpers) => Err(io::Error::other(how)),
+        () = environment.cancel.cancelled() => Err(interrupted()),
     }
 }
 

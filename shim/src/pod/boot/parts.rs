@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::Path, sync::Arc};
 
-use a3s_box_proto::config::Config;
+use a3s_box_proto::{config::Config, ports::MOST_INTERFACES};
 use rustix::fs::{Access, access};
 use tokio::net::UnixListener;
 
@@ -14,16 +14,15 @@ use crate::{
         nic::{self, Nic},
         virtiofs, vsock,
     },
+    error::interrupted,
     network::{self, Mac},
-    pod::{layout::Layout, resources::Resources, spec::PodSpec},
+    pod::{resources::Resources, spec::PodSpec},
     rootfs::shared_dir::SharedDir,
     sys::{namespace, thread::blocking, uid::Uid},
-    vm::{Accelerator, Devices, Files},
+    vm::{self, Accelerator, Devices, Files},
 };
 
 const KVM: &str = "/dev/kvm";
-/// A microvm has eight places for devices, and five are taken: vsock, share, scratch disk, SCSI controller, random numbers.
-const MOST_NICS: usize = 3;
 
 /// Opens kernel and initramfs, and looks for the programs: each error names the configuration key. Programs' own words
 /// for an absent file help nobody.
@@ -32,7 +31,7 @@ pub(super) fn open_files(config: &Config, accelerator: Accelerator) -> io::Resul
         io::Error::new(io::ErrorKind::NotFound, format!("{key} = {}: {error}", path.display()))
     };
     for (key, path) in [
-        ("vm.qemu", &config.vm.qemu),
+        vm::program(&config.vm),
         ("helpers.virtiofsd", &config.helpers.virtiofsd),
         ("helpers.vhost_device_vsock", &config.helpers.vhost_device_vsock),
         ("helpers.mkfs_ext4", &config.helpers.mkfs_ext4),
@@ -60,28 +59,24 @@ pub(super) fn open_files(config: &Config, accelerator: Accelerator) -> io::Resul
 
 /// User id, cgroup and shared directory: all that must be there before the first process is. Answers the user id.
 pub(super) async fn claim(
-    config: &Config,
-    layout: &Layout,
-    cgroup: &Path,
+    environment: &Environment<'_>,
     resources: &mut Resources,
 ) -> Result<u32, BootError> {
-    let (owned, run, cgroup) = (config.clone(), layout.run.clone(), cgroup.to_owned());
-    let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let uid = blocking(move || Uid::claim(&owned, &name)).await;
+    let (config, pod) = (environment.config.clone(), environment.pod.clone());
+    let (layout, cgroup) = (environment.layout.clone(), environment.cgroup.to_owned());
+    let uid = blocking(move || Uid::claim(&config, pod.as_str())).await;
     let uid = resources.uid.insert(uid.map_err(BootError::at("claiming a user id"))?).number();
     let joined = blocking(move || Cgroup::join(&cgroup)).await;
     resources.cgroup = Some(joined.map_err(BootError::at("joining the pod's cgroup"))?);
     resources.record().map_err(BootError::at("writing the pod's record"))?;
-    let share = layout.share();
-    let shared = blocking(move || SharedDir::make(&share)).await;
+    let shared = blocking(move || SharedDir::make(layout.share(), layout.places())).await;
     resources.share = Some(shared.map_err(BootError::at("making the shared directory"))?);
     Ok(uid)
 }
 
-/// What the VMM is started with, and how its guest is reached.
+/// What the VMM is started with, and where its guest reports.
 pub(super) struct Parts {
     pub devices: Devices,
-    pub connector: vsock::Connector,
     /// Where the agent will report.
     pub ready: UnixListener,
     pub device_macs: Vec<Mac>,
@@ -97,15 +92,15 @@ pub(super) async fn make(
 ) -> Result<Parts, BootError> {
     let (config, layout) = (environment.config, environment.layout);
     let share = layout.share();
-    let (scratch_mb, default_mb) = (spec.annotations.scratch_mb, config.scratch.default_mb);
     let vsock_directory = layout.vsock();
     // Joined, not tried: none is abandoned in the middle because another failed.
     let (share, vsock, scratch, nics) = tokio::join!(
         virtiofs::start(&config.helpers.virtiofsd, &layout.run, &share),
         vsock::start(&config.helpers.vhost_device_vsock, &vsock_directory, uid),
-        disk::make(&config.helpers.mkfs_ext4, &config.root_dir, &layout.disk, scratch_mb, default_mb),
-        make_nics(environment, spec),
+        disk::make(config, &layout.disk, spec.annotations.scratch_mb, environment.cancel),
+        environment.cancel.run_until_cancelled(make_nics(environment, spec)),
     );
+    let nics = nics.unwrap_or_else(|| Err(interrupted()));
     let share = share.map(|daemon| {
         resources.share_daemon = Some(daemon.process.identity().pid.unsigned_abs());
         resources.helpers.push(Arc::new(daemon.process));
@@ -120,8 +115,8 @@ pub(super) async fn make(
     let scratch = scratch.map_err(BootError::at("making the scratch disk"))?;
     let nics = nics.map_err(BootError::at("making the taps in the pod's network namespace"))?;
     let device_macs = nics.iter().map(|nic| nic.mac).collect();
-    let devices = Devices { files, vsock: vhost, share, scratch, nics };
-    Ok(Parts { devices, connector, ready, device_macs })
+    let devices = Devices { files, vsock: vhost, connector, share, scratch, nics };
+    Ok(Parts { devices, ready, device_macs })
 }
 
 /// As many as the pod is known to need; of a network that is there already, each interface counts.
@@ -134,10 +129,10 @@ async fn make_nics(environment: &Environment<'_>, spec: &PodSpec) -> io::Result<
     let there = network::count(open().await?).await?;
     let spare = spec.more_interfaces.max(environment.config.network.spare_interfaces);
     let count = there.max(1 + spare);
-    if count > MOST_NICS {
-        let reason = format!("{count} interfaces: a MicroVM has network devices for {MOST_NICS} at most");
+    if count > MOST_INTERFACES {
+        let reason =
+            format!("{count} interfaces: a MicroVM has network devices for {MOST_INTERFACES} at most");
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
-    let name = environment.layout.run.file_name().unwrap_or_default().to_string_lossy();
-    nic::make(open().await?, &name, count).await
+    nic::make(open().await?, environment.pod.as_str(), count).await
 }

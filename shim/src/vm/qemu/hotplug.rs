@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Qemu, arguments::SCSI, qmp::Qmp};
+use super::{arguments::SCSI, process::Qemu, qmp::Qmp};
 use crate::vm::{Disk, Disks};
 
 /// A guest's last requests to a disk that it used.

@@ -5,4 +5,13 @@ mod hotplug;
 mod process;
 mod qmp;
 
-pub use process::{Paths, Qemu, start};
+use std::path::PathBuf;
+
+use a3s_box_proto::config::Vm;
+
+pub use process::start;
+
+/// The emulator, with the configuration's key for it.
+pub fn program(config: &Vm) -> (&'static str, &PathBuf) {
+    ("vm.qemu", &config.qemu)
+}

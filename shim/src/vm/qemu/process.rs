@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use a3s_box_proto::config;
 use async_trait::async_trait;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -21,55 +22,29 @@ use crate::{
     vm::{Devices, Plan, Vm, console::Console},
 };
 
-/// Why QEMU could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {source}")]
-pub struct StartError {
-    step: &'static str,
-    source: io::Error,
-}
-
-impl StartError {
-    /// The kind of its cause.
-    pub fn kind(&self) -> io::ErrorKind {
-        self.source.kind()
-    }
-}
-
 /// A running QEMU.
 #[derive(Debug)]
-pub struct Qemu {
+pub(super) struct Qemu {
     process: Supervised,
     qmp: Qmp,
     console: Console,
-    connector: Arc<Connector>,
+    connector: Connector,
 }
 
-/// Where QEMU and the guest's console's file are.
-#[derive(Debug, Clone)]
-pub struct Paths {
-    /// The emulator.
-    pub qemu: PathBuf,
-    /// The console's file.
-    pub console: PathBuf,
-    /// How much of the console is kept, bytes.
-    pub console_bytes: usize,
-}
-
-/// Starts QEMU. It runs; whether its guest comes up is another question.
+/// Starts QEMU, which keeps the guest's console in a file. It runs; whether its guest comes up is another question.
 ///
 /// # Errors
 /// The program or a descriptor cannot be made.
 pub async fn start(
-    paths: &Paths,
+    config: &config::Vm,
     plan: &Plan,
     devices: Devices,
-    connector: Arc<Connector>,
-) -> Result<Qemu, StartError> {
-    let step = |step| move |source| StartError { step, source };
+    console_file: PathBuf,
+) -> io::Result<Arc<dyn Vm>> {
+    let step = |step| move |error: io::Error| io::Error::new(error.kind(), format!("{step}: {error}"));
     let (console, console_end) = channel().map_err(step("making the console's socket"))?;
     let (qmp, qmp_end) = channel().map_err(step("making the monitor's socket"))?;
-    let mut program = Program::new("qemu-system", &paths.qemu).map_err(step("opening QEMU"))?;
+    let mut program = Program::new("qemu-system", &config.qemu).map_err(step("opening QEMU"))?;
     let inherited = Inherited {
         kernel: program.inherit(devices.files.kernel.into()),
         initramfs: program.inherit(devices.files.initramfs.into()),
@@ -83,9 +58,10 @@ pub async fn start(
     };
     program.args(arguments(plan, &inherited)).directory(Path::new("/")).user(plan.uid);
     let process = program.spawn().map_err(step("starting QEMU"))?;
-    let console = Console::read(console, paths.console.clone(), paths.console_bytes);
+    let kept = usize::try_from(config.console_kb).unwrap_or(usize::MAX).saturating_mul(1024);
+    let console = Console::read(console, console_file, kept);
     let qmp = Qmp::begin(qmp).await.map_err(step("greeting QEMU's monitor"))?;
-    Ok(Qemu { process, qmp, console, connector })
+    Ok(Arc::new(Qemu { process, qmp, console, connector: devices.connector }))
 }
 
 fn channel() -> io::Result<(UnixStream, OwnedFd)> {
@@ -98,22 +74,12 @@ impl Qemu {
     pub(super) fn qmp(&self) -> &Qmp {
         &self.qmp
     }
-
-    /// The guest's console.
-    pub fn console(&self) -> &Console {
-        &self.console
-    }
-
-    /// Which process it is.
-    pub fn identity(&self) -> Identity {
-        self.process.identity()
-    }
 }
 
 #[async_trait]
 impl Vm for Qemu {
-    fn pid(&self) -> u32 {
-        self.process.identity().pid.unsigned_abs()
+    fn process(&self) -> Identity {
+        self.process.identity()
     }
 
     async fn connect(&self, port: u32) -> io::Result<UnixStream> {
@@ -126,6 +92,10 @@ impl Vm for Qemu {
             Some(reason) => format!("{how} ({reason})"),
             None => how,
         }
+    }
+
+    async fn last_words(&self) -> String {
+        self.console.last_words().await
     }
 
     async fn stop(&self, within: Duration) {
